@@ -1,0 +1,164 @@
+"""What the engine must know of a backbone, and the two conversions that follow from it: outputs to
+token grids, and block tokens to token grids."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Union
+
+import torch
+from torch import Tensor
+
+from srt_plugins.adapters.structure import Path, summary, tensors
+from srt_plugins.core.ensemble import Grid, Leaf, Vector
+from srt_plugins.errors import AdapterError, ConfigError, nearest
+
+# Strides tried, after exact division, where a probed grid's size alone leaves a choice.
+_COMMON_STRIDES = (16, 14, 8, 4, 32, 2, 64, 1, 7, 10, 12, 20, 28)
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """Facts about one backbone.
+
+    Attributes:
+        family: name for messages.
+        patch: pixels after which the token grid repeats, the period of the views: the patch size,
+            or the coarsest output stride of a hierarchical backbone. None = probed on first use.
+        multiple: image sizes are completed to this multiple (in pixels) by the wrapper before the
+            backbone pads them itself; None = sizes are left alone (fixed-size or flooring ones).
+        strides: declared stride of each grid output in pixels, None = from the sizes.
+        blocks: module paths of the blocks, in the order in which they run.
+        block_strides: stride of each block's tokens, in pixels.
+        taps: indices of the blocks whose results the outputs are made from.
+        prefix_tokens: class and register tokens in front of each block's tokens.
+        block_layout: ``"NLC"`` or ``"NCHW"``.
+    """
+
+    family: str
+    patch: int | None = None
+    multiple: int | None = None
+    strides: tuple[int, ...] | None = None
+    blocks: tuple[str, ...] = ()
+    block_strides: tuple[int, ...] = ()
+    taps: tuple[int, ...] = ()
+    prefix_tokens: int = 0
+    block_layout: str = "NLC"
+
+    def view_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """``(H, W)`` of the views for an image of ``size``: completed to whole patches."""
+        if self.multiple is None:
+            return size
+        m = self.multiple
+        return (-(-size[0] // m) * m, -(-size[1] // m) * m)
+
+    def leaves(
+        self, output: Any, view_size: tuple[int, int], image_size: tuple[int, int]
+    ) -> dict[Path, Leaf]:
+        """Every tensor of an output as a grid (4-D, NCHW) or image-level tokens (2-D, 3-D).
+
+        Args:
+            output: what the backbone returned for views of ``view_size``.
+            view_size: ``(H', W')`` of the views, pixels.
+            image_size: ``(H, W)`` of the image; grids are cropped to what it alone would give.
+
+        Raises:
+            AdapterError: no grid among the outputs, or one whose stride cannot be told.
+        """
+        found: dict[Path, Leaf] = {}
+        grids = 0
+        for path, tensor in tensors(output):
+            if tensor.ndim == 4:
+                stride = self._stride(tensor, grids, view_size, output)
+                grids += 1
+                found[path] = Grid(tensor, stride, self._crop(stride, view_size, image_size))
+            elif tensor.ndim in (2, 3) and tensor.is_floating_point():
+                found[path] = Vector(tensor)
+            else:
+                raise AdapterError(
+                    f"Expected {self.family} to return feature maps (N, C, h, w), got "
+                    f"{summary(output)}."
+                )
+        if not grids:
+            raise AdapterError(
+                f"Expected {self.family} to return at least one feature map (N, C, h, w), got "
+                f"{summary(output)}. Wrap the module that returns feature maps."
+            )
+        return found
+
+    def block_index(self, layer: Union[int, str]) -> int:
+        """Index of a block from ``layer=`` (an index, negative allowed, or a module path)."""
+        if not self.blocks:
+            raise ConfigError(
+                f"Expected layer=None for {self.family}, whose blocks are not known, got "
+                f"layer={layer!r}; ensemble its outputs instead."
+            )
+        if isinstance(layer, str) and layer in self.blocks:
+            return self.blocks.index(layer)
+        if isinstance(layer, int) and not isinstance(layer, bool):
+            if -len(self.blocks) <= layer < len(self.blocks):
+                return layer % len(self.blocks)
+            raise ConfigError(
+                f"Expected layer between {-len(self.blocks)} and {len(self.blocks) - 1} for "
+                f"{self.family} with {len(self.blocks)} blocks, got {layer}."
+            )
+        raise ConfigError(
+            f"Expected layer to be a block index or one of {nearest(str(layer), self.blocks)}, "
+            f"got {layer!r}."
+        )
+
+    def block_leaves(self, tokens: Tensor, index: int, view_size: tuple[int, int]) -> list[Leaf]:
+        """A block's tokens as ``[Grid]`` or ``[Grid, Vector]`` (prefix tokens)."""
+        stride = self.block_strides[index]
+        if self.block_layout == "NCHW":
+            return [Grid(tokens, (stride, stride))]
+        h, w = -(-view_size[0] // stride), -(-view_size[1] // stride)
+        prefix = self.prefix_tokens
+        if tokens.ndim != 3 or tokens.shape[1] != prefix + h * w:
+            raise AdapterError(
+                f"Expected block {self.blocks[index]!r} of {self.family} to return (N, "
+                f"{prefix} + {h}*{w}, C) tokens, got {tuple(tokens.shape)}."
+            )
+        grid = tokens[:, prefix:].transpose(1, 2).unflatten(2, (h, w))
+        leaves: list[Leaf] = [Grid(grid, (stride, stride))]
+        return [*leaves, Vector(tokens[:, :prefix])] if prefix else leaves
+
+    def block_tokens(self, results: list[Tensor], dtype: Any) -> Tensor:
+        """Inverse of :meth:`block_leaves` on aggregated tensors."""
+        if self.block_layout == "NCHW":
+            return results[0].to(dtype)
+        grid = results[0].flatten(2).transpose(1, 2)
+        if len(results) > 1:
+            grid = torch.cat([results[1], grid], 1)
+        return grid.to(dtype).contiguous()
+
+    def stored_blocks(self, index: int) -> list[int]:
+        """Blocks to aggregate for ``layer=index``: itself and the earlier ones that outputs tap."""
+        return [i for i in self.taps if i < index] + [index]
+
+    def _stride(
+        self, grid: Tensor, position: int, size: tuple[int, int], output: Any
+    ) -> tuple[int, int]:
+        tokens = (grid.shape[2], grid.shape[3])
+        if self.strides is not None and position < len(self.strides):
+            s = self.strides[position]
+            if all(t in (n // s, -(-n // s)) for n, t in zip(size, tokens)):
+                return (s, s)
+        exact = tuple(n // t if t and n % t == 0 else 0 for n, t in zip(size, tokens))
+        if exact[0] == exact[1] != 0:
+            return (exact[0], exact[1])
+        for s in _COMMON_STRIDES:
+            if all(t in (n // s, -(-n // s)) for n, t in zip(size, tokens)):
+                return (s, s)
+        raise AdapterError(
+            f"Expected the feature maps of {self.family} to be (N, C, h, w) with one stride for "
+            f"both axes, got {summary(output)} for an image of {size[0]}x{size[1]}. If they are "
+            "channels-last or tokens, wrap the module that turns them into maps."
+        )
+
+    def _crop(
+        self, stride: tuple[int, int], view_size: tuple[int, int], size: tuple[int, int]
+    ) -> tuple[int, int] | None:
+        if view_size == size:
+            return None
+        return (-(-size[0] // stride[0]), -(-size[1] // stride[1]))

@@ -1,0 +1,50 @@
+"""Nested outputs (tensors in tuples, lists, dicts) as flat lists and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Callable, Iterator, Union
+
+from torch import Tensor
+
+Path = tuple[Union[int, str], ...]
+
+
+def tensors(output: Any) -> list[tuple[Path, Tensor]]:
+    """Every tensor of a nested output with its path, in order."""
+    return list(_walk(output, ()))
+
+
+def _walk(output: Any, path: Path) -> Iterator[tuple[Path, Tensor]]:
+    if isinstance(output, Tensor):
+        yield path, output
+    elif isinstance(output, Mapping):
+        for key, value in output.items():
+            yield from _walk(value, (*path, key))
+    elif isinstance(output, (tuple, list)):
+        for i, value in enumerate(output):
+            yield from _walk(value, (*path, i))
+
+
+def replace(output: Any, new: Callable[[Path, Tensor], Tensor], path: Path = ()) -> Any:
+    """The same structure (types included) with every tensor ``t`` at ``path`` as ``new(path, t)``."""
+    if isinstance(output, Tensor):
+        return new(path, output)
+    if isinstance(output, Mapping):
+        items = {k: replace(v, new, (*path, k)) for k, v in output.items()}
+        return items if type(output) is dict else type(output)(items)
+    if isinstance(output, (tuple, list)):
+        values = [replace(v, new, (*path, i)) for i, v in enumerate(output)]
+        return type(output)(*values) if hasattr(output, "_fields") else type(output)(values)
+    return output
+
+
+def summary(output: Any) -> str:
+    """One line on what an output holds, for error messages."""
+    found = tensors(output)
+    if not found:
+        return f"{type(output).__name__} without tensors"
+    return "; ".join(
+        f"{'output' + ''.join(f'[{p!r}]' for p in path)}: {tuple(t.shape)} {t.dtype}"
+        for path, t in found
+    )

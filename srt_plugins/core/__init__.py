@@ -1,0 +1,1 @@
+"""The framework-free core: views, translation, alignment, statistics, engine, layer capture."""

@@ -1,0 +1,106 @@
+"""Reading and replacing what intermediate blocks return, with forward hooks.
+
+Views stop at the last block that is asked for; the continued pass skips the blocks whose results
+are known and runs only what comes after them.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from typing import Any, Callable, Iterator, Mapping, Sequence
+
+from torch import Tensor, nn
+
+from ..errors import CaptureError
+
+
+class _Stop(Exception):
+    """Leaves a forward once everything that is wanted has been captured."""
+
+
+def capture(root: nn.Module, paths: Sequence[str], run: Callable[[], Any]) -> dict[str, Tensor]:
+    """Run ``run`` until the last of ``paths`` has returned, and give what each of them returned.
+
+    Args:
+        root: module that the paths start from.
+        paths: module paths in the order in which they run; the forward stops after the last.
+        run: calls the forward that passes through them.
+
+    Raises:
+        CaptureError: a block did not run, as under a compiled forward that ignores hooks.
+    """
+    found: dict[str, Tensor] = {}
+
+    def keep(path: str) -> Callable[..., None]:
+        def hook(_module: nn.Module, _args: Any, output: Any) -> None:
+            if not isinstance(output, Tensor):
+                raise CaptureError(
+                    f"Expected block {path!r} to return a tensor of tokens, got "
+                    f"{type(output).__name__}; choose another layer."
+                )
+            found[path] = output
+            if path == paths[-1]:
+                raise _Stop
+
+        return hook
+
+    with ExitStack() as stack:
+        for path in paths:
+            module = root.get_submodule(path)
+            stack.enter_context(_uncompiled(module))
+            # Before other hooks: some libraries collect hidden states in hooks of their own.
+            handle = module.register_forward_hook(keep(path), prepend=True)
+            stack.callback(handle.remove)
+        with suppress(_Stop):
+            run()
+    missing = [p for p in paths if p not in found]
+    if missing:
+        raise CaptureError(
+            f"Expected the forward to pass through {missing}, but it did not: either the model "
+            "never calls these blocks, or it was compiled as a whole and ignores hooks. Compile "
+            "after wrapping, or choose another layer."
+        )
+    return found
+
+
+@contextmanager
+def replaced(
+    root: nn.Module, values: Mapping[str, Tensor], skipped: Sequence[str] = ()
+) -> Iterator[None]:
+    """While active, the blocks in ``values`` return those tokens without being computed, and the
+    blocks in ``skipped`` return their first argument.
+
+    ``skipped`` must come before a block in ``values``, so that what they pass on is never used.
+    """
+    with ExitStack() as stack:
+        for path in skipped:
+            stack.enter_context(_forward(root.get_submodule(path), lambda x, *_, **__: x))
+        for path, value in values.items():
+            module = root.get_submodule(path)
+            stack.enter_context(_forward(module, lambda *_, _value=value, **__: _value))
+        yield
+
+
+@contextmanager
+def _forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """Set ``module.forward`` on the instance, and put back what was there."""
+    with _instance_attribute(module, "forward", forward), _uncompiled(module):
+        yield
+
+
+def _uncompiled(module: nn.Module) -> AbstractContextManager[None]:
+    """Run a block eagerly: the code of ``module.compile()`` ignores hooks added after it ran."""
+    return _instance_attribute(module, "_compiled_call_impl", None)
+
+
+@contextmanager
+def _instance_attribute(module: nn.Module, name: str, value: Any) -> Iterator[None]:
+    had, before = name in module.__dict__, module.__dict__.get(name)
+    module.__dict__[name] = value
+    try:
+        yield
+    finally:
+        if had:
+            module.__dict__[name] = before
+        else:
+            del module.__dict__[name]

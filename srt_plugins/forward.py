@@ -1,0 +1,256 @@
+"""One ensembled forward of a backbone: views, engine and adapter put together."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field
+from typing import Any, Callable
+
+import torch
+from torch import Tensor, nn
+
+from .adapters.base import Adapter
+from .adapters.structure import Path, replace, summary
+from .core.capture import capture, replaced
+from .core.ensemble import Accumulator, Grid, Leaf, ensemble, output_cell, view_chunks
+from .core.translate import Canvas
+from .core.views import Views, resolve
+from .errors import AdapterError, ConfigError
+from .settings import Settings
+
+Plain = Callable[..., Any]
+
+
+@dataclass
+class State:
+    """What a wrapped backbone carries beside its own attributes.
+
+    Attributes:
+        settings: current settings.
+        adapter: facts about the backbone.
+        enabled: False passes every call straight through.
+        needs_weights: True until weights were loaded into a backbone that a config built.
+        dispersion: spread over views of the last forward, one ``(B, 1, h, w)`` map per ensembled
+            grid (root mean square over channels of the standard deviation over views).
+    """
+
+    settings: Settings
+    adapter: Adapter
+    enabled: bool = True
+    needs_weights: bool = False
+    dispersion: tuple[Tensor, ...] = ()
+    patch: int | None = None
+    warned: set[str] = field(default_factory=set)
+
+    def views(self) -> Views:
+        """The views of the current settings (needs the patch size)."""
+        assert self.patch is not None
+        return resolve(self.settings.views, self.settings.level, self.patch)
+
+
+def check(settings: Settings, adapter: Adapter) -> None:
+    """Everything that can be known before a forward, so that nothing is wrapped in vain.
+
+    Raises:
+        ConfigError: see the keyword that it names.
+    """
+    if settings.layer is not None:
+        adapter.block_index(settings.layer)
+    if adapter.patch is not None:
+        resolve(settings.views, settings.level, adapter.patch)
+    for stride in set(adapter.strides or ()):
+        output_cell(stride, settings.stride)
+
+
+def run(module: nn.Module, state: State, plain: Plain, args: tuple, kwargs: dict) -> Any:
+    """The ensembled forward of ``module``: same outputs, structure and dtypes as ``plain``."""
+    if state.settings.is_plain:
+        return plain(*args, **kwargs)
+    images, rest = _images(args, module)
+    if state.patch is None:
+        state.patch = state.adapter.patch or _probe(state.adapter, plain, images, rest, kwargs)
+    views = state.views()
+    how = state.settings.aggregation()
+    if views.is_identity and how.kernel is None and state.settings.stride is None:
+        return plain(*args, **kwargs)
+    _check_images(images, state)
+    if len(views) > 1:
+        _warn_gradients(module, images, state, len(views))
+
+    def call(view: Tensor) -> Any:
+        return plain(view, *rest, **kwargs)
+
+    if state.settings.layer is not None:
+        return _at_layer(module, state, call, images, views)
+    return _at_outputs(state, call, images, views)
+
+
+def _at_outputs(state: State, call: Callable, images: Tensor, views: Views) -> Any:
+    settings, adapter = state.settings, state.adapter
+    image_size, view_size = _sizes(adapter, images)
+    centre = views.translations.index((0, 0)) if (0, 0) in views.translations else None
+    first: dict[Path, Leaf] = {}
+    kept: dict[Path, Tensor] = {}
+    shape: list[Any] = []
+    accumulator = Accumulator(views, settings.aggregation())
+    for chunk, chosen in view_chunks(
+        images,
+        views,
+        size=view_size,
+        padding=settings.padding,
+        view_batch=settings.view_batch,
+    ):
+        output = call(chunk)
+        leaves = adapter.leaves(output, view_size, image_size)
+        selected = _select(leaves, settings, output)
+        if not shape:
+            shape.append(output)
+            first.update(leaves)
+        if centre is not None and chosen.start <= centre < chosen.stop:
+            batch = slice((centre - chosen.start) * len(images), None)
+            kept = {
+                path: _cropped(leaf, batch, len(images))
+                for path, leaf in leaves.items()
+                if path not in selected
+            }
+        accumulator.add([leaves[p] for p in selected], chosen)
+    if centre is None and len(selected) < len(first):
+        plain = Canvas(images, [(0, 0)], view_size, settings.padding).views([(0, 0)])
+        leaves = adapter.leaves(call(plain), view_size, image_size)
+        kept = {
+            p: _cropped(leaf, slice(0, None), len(images))
+            for p, leaf in leaves.items()
+            if p not in selected
+        }
+    state.dispersion = tuple(_spread(d) for d in accumulator.dispersions())
+    values = {**kept, **dict(zip(selected, accumulator.results()))}
+    return replace(shape[0], lambda path, like: _like(values[path], like))
+
+
+def _at_layer(module: nn.Module, state: State, call: Callable, images: Tensor, views: Views) -> Any:
+    settings, adapter = state.settings, state.adapter
+    image_size, view_size = _sizes(adapter, images)
+    assert settings.layer is not None
+    index = adapter.block_index(settings.layer)
+    stored = adapter.stored_blocks(index)
+    paths = [adapter.blocks[i] for i in stored]
+    counts: list[int] = []
+    dtypes: list[torch.dtype] = []
+
+    def leaves(view: Tensor) -> list[Leaf]:
+        found = capture(module, paths, lambda: call(view))
+        parts = [adapter.block_leaves(found[p], i, view_size) for p, i in zip(paths, stored)]
+        counts[:] = [len(part) for part in parts]
+        dtypes[:] = [found[p].dtype for p in paths]
+        return [leaf for part in parts for leaf in part]
+
+    accumulator = ensemble(
+        leaves,
+        images,
+        views,
+        settings.aggregation(),
+        size=view_size,
+        padding=settings.padding,
+        view_batch=settings.view_batch,
+    )
+    results = iter(accumulator.results())
+    values = {
+        path: adapter.block_tokens([next(results) for _ in range(n)], dtype)
+        for path, n, dtype in zip(paths, counts, dtypes)
+    }
+    state.dispersion = tuple(_spread(d) for d in accumulator.dispersions())
+    skipped = [b for i, b in enumerate(adapter.blocks[:index]) if i not in stored]
+    untranslated = Canvas(images, [(0, 0)], view_size, settings.padding).views([(0, 0)])
+    with replaced(module, values, skipped):
+        output = call(untranslated)
+    final = adapter.leaves(output, view_size, image_size)
+    whole = slice(0, None)
+    return replace(output, lambda path, _: _cropped(final[path], whole, len(images)))
+
+
+def _select(leaves: dict[Path, Leaf], settings: Settings, output: Any) -> list[Path]:
+    """Paths of the outputs that ``outputs=`` names."""
+    if settings.outputs is None:
+        return list(leaves)
+    keys = list(dict.fromkeys(path[0] for path in leaves if path))
+    wanted = set()
+    for name in settings.outputs:
+        if name in keys:
+            wanted.add(name)
+        elif isinstance(name, int) and -len(keys) <= name < 0:
+            wanted.add(keys[name])
+        else:
+            raise ConfigError(
+                f"Expected outputs to name some of {keys}, got {name!r}; the backbone returns "
+                f"{summary(output)}."
+            )
+    return [path for path in leaves if path[0] in wanted]
+
+
+def _sizes(adapter: Adapter, images: Tensor) -> tuple[tuple[int, int], tuple[int, int]]:
+    size = (images.shape[-2], images.shape[-1])
+    return size, adapter.view_size(size)
+
+
+def _cropped(leaf: Leaf, batch: slice, count: int) -> Tensor:
+    tensor = leaf.tensor[batch][:count]
+    if isinstance(leaf, Grid) and leaf.crop:
+        tensor = tensor[..., : leaf.crop[0], : leaf.crop[1]]
+    return tensor
+
+
+def _like(value: Tensor, like: Tensor) -> Tensor:
+    """``value`` in the dtype and memory layout of the backbone's own output."""
+    channels_last = (
+        like.ndim == 4
+        and not like.is_contiguous()
+        and like.is_contiguous(memory_format=torch.channels_last)
+    )
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return value.to(like.dtype).contiguous(memory_format=layout)
+
+
+def _spread(dispersion: Tensor) -> Tensor:
+    return dispersion.detach().square().mean(1, keepdim=True).sqrt()
+
+
+def _images(args: tuple, module: nn.Module) -> tuple[Tensor, tuple]:
+    if args and isinstance(args[0], Tensor) and args[0].ndim == 4:
+        return args[0], args[1:]
+    given = f"{type(args[0]).__name__} {tuple(getattr(args[0], 'shape', ()))}" if args else "none"
+    raise ConfigError(
+        f"Expected the first argument of {type(module).__name__} to be images (B, C, H, W), got "
+        f"{given}; pass them by position."
+    )
+
+
+def _check_images(images: Tensor, state: State) -> None:
+    finest = min(state.adapter.strides or (state.patch or 1,))
+    if min(images.shape[-2:]) < finest:
+        raise ConfigError(
+            f"Expected images of at least one patch ({finest} pixels), got "
+            f"{images.shape[-2]}x{images.shape[-1]}; enlarge them, or switch SRT off with level=0."
+        )
+
+
+def _probe(adapter: Adapter, plain: Plain, images: Tensor, rest: tuple, kwargs: dict) -> int:
+    """Coarsest output stride of an unknown backbone, from one forward of a single image."""
+    size = (images.shape[-2], images.shape[-1])
+    with torch.no_grad():
+        leaves = adapter.leaves(plain(images[:1], *rest, **kwargs), size, size)
+    strides = [max(leaf.stride) for leaf in leaves.values() if isinstance(leaf, Grid)]
+    if not strides:
+        raise AdapterError(f"Expected {adapter.family} to return feature maps, got none.")
+    return max(strides)
+
+
+def _warn_gradients(module: nn.Module, images: Tensor, state: State, count: int) -> None:
+    if "gradients" in state.warned or not torch.is_grad_enabled():
+        return
+    if images.requires_grad or any(p.requires_grad for p in module.parameters()):
+        state.warned.add("gradients")
+        warnings.warn(
+            f"gradients are on, so the activations of all {count} views are kept; wrap the call in "
+            "torch.no_grad() unless you need them",
+            stacklevel=4,
+        )

@@ -1,0 +1,107 @@
+"""The keywords that every entry point takes, checked in one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any, Sequence, Union
+
+from .core.ensemble import Aggregation
+from .core.resample import Smooth
+from .core.statistics import STATISTICS
+from .core.translate import check_padding
+from .core.views import ViewsArg, check_level, check_views
+from .errors import ConfigError, nearest
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a backbone is ensembled.
+
+    Attributes:
+        level: largest ``|translation|`` in pixels; alone it means the paper's full grid of
+            ``(2 * level + 1) ** 2`` views. 0 switches SRT off.
+        views: ``None`` (the grid where ``level`` is given, else ``"phases"``), ``"grid"``,
+            ``"phases"`` (2 x 2 phases of the patch), ``"phases:m"`` (m x m), an int n (best n-view
+            design), or a list of ``(dy, dx[, weight])`` in pixels.
+        statistic: ``"mean"`` or ``"median"`` over views.
+        dispersion: also keep the spread over views (see :func:`srt_plugins.dispersion`).
+        layer: None = ensemble the outputs; a block index or module path = ensemble there and run
+            the rest of the backbone once.
+        outputs: which outputs are ensembled (indices or names); the others come from the centre
+            view. None = all.
+        stride: pixels per output cell, a divisor of the patch; None = as the backbone's.
+        smooth: kernel over the token grid: an odd binomial length (3 = [1, 2, 1] / 4) or taps.
+        padding: how pixels outside the image are made, for translations and partial patches:
+            ``"replicate" | "reflect" | "zeros"``.
+        view_batch: views per forward, or ``"auto"``.
+    """
+
+    level: int | None = None
+    views: ViewsArg = None
+    statistic: str = "mean"
+    dispersion: bool = False
+    layer: Union[int, str, None] = None
+    outputs: Sequence[Union[int, str]] | None = None
+    stride: int | None = None
+    smooth: Smooth = None
+    padding: str = "replicate"
+    view_batch: Union[int, str] = "auto"
+
+    def __post_init__(self) -> None:
+        if self.level is not None:
+            check_level(self.level)
+        check_views(self.views)
+        if self.statistic not in STATISTICS:
+            raise ConfigError(
+                f"Expected statistic to be one of {', '.join(STATISTICS)}, got {self.statistic!r}."
+            )
+        if self.dispersion and self.statistic != "mean":
+            raise ConfigError(
+                f"Expected statistic='mean' with dispersion=True, got {self.statistic!r}."
+            )
+        check_padding(self.padding)
+        _check_count("view_batch", self.view_batch, also="auto")
+        _check_count("stride", self.stride, also=None)
+        if self.stride is not None and self.layer is not None:
+            raise ConfigError(
+                f"Expected stride=None with layer={self.layer!r}, got {self.stride}: the rest of "
+                "the backbone needs its own number of tokens."
+            )
+        if isinstance(self.outputs, (int, str)):
+            object.__setattr__(self, "outputs", (self.outputs,))
+        self.aggregation()
+
+    def aggregation(self) -> Aggregation:
+        """The part of the settings that the engine needs."""
+        return Aggregation.of(self.statistic, self.dispersion, self.stride, self.smooth)
+
+    @property
+    def is_plain(self) -> bool:
+        """True where the settings change nothing: level 0 without smoothing or finer output."""
+        off = self.level == 0 and self.views in (None, "grid", "phases")
+        return off and self.aggregation().kernel is None and self.stride is None
+
+    def but(self, **keywords: Any) -> Settings:
+        """The same settings with some replaced."""
+        return replace(self, **_known(keywords))
+
+    @classmethod
+    def of(cls, **keywords: Any) -> Settings:
+        """Settings from keywords, with an error that lists the near ones for an unknown name."""
+        return cls(**_known(keywords))
+
+
+def _known(keywords: dict[str, Any]) -> dict[str, Any]:
+    names = [f.name for f in fields(Settings)]
+    unknown = [k for k in keywords if k not in names]
+    if unknown:
+        raise ConfigError(
+            f"Unknown SRT keyword {unknown[0]!r}; did you mean {nearest(unknown[0], names, 3)}?"
+        )
+    return keywords
+
+
+def _check_count(name: str, value: Any, also: Any) -> None:
+    if value == also or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+        return
+    raise ConfigError(f"Expected {name} to be {also!r} or an integer >= 1, got {value!r}.")

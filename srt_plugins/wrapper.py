@@ -1,0 +1,205 @@
+"""Turning SRT on for a live module, by a class swap.
+
+The instance's class becomes a subclass of its own class, so parameter names, state-dict keys,
+attributes and ``isinstance`` stay what they were, and undoing it puts the class back.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from contextlib import contextmanager
+from typing import Any, Iterator, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from . import forward as _forward
+from .adapters import describe, find_backbone
+from .errors import CheckpointError, ConfigError
+from .settings import Settings
+
+Module = TypeVar("Module", bound=nn.Module)
+
+_CONTAINERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, torch.jit.ScriptModule)
+
+
+class SRTModule:
+    """Mixin of every wrapped backbone.
+
+    Modifications: ``forward`` ensembles over views in eval mode and passes straight through in
+    training mode; pickling and deep copies keep the wrapping; loading a checkpoint that matches
+    nothing into a backbone built from a config raises.
+    """
+
+    _srt: _forward.State
+    training: bool
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        _, _, *rest = super().__reduce_ex__(max(2, int(protocol)))
+        return (_rebuild, (_plain_class(type(self)),), *rest)
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any, **kw: Any) -> None:
+        state = self._srt
+        if state.needs_weights:
+            own = [prefix + key for key in nn.Module.state_dict(self)]  # type: ignore[arg-type]
+            if not any(key in state_dict for key in own):
+                given = ", ".join(repr(k) for k in list(state_dict)[:3]) or "none under that prefix"
+                raise CheckpointError(
+                    f"Expected the checkpoint to hold weights of {type(self).__name__}, such as "
+                    f"{own[0]!r}; its keys here are {given}. SRT would ensemble random weights: "
+                    "check the prefix of the keys, or build the model without SRT."
+                )
+            state.needs_weights = False
+        super()._load_from_state_dict(state_dict, prefix, *args, **kw)  # type: ignore[misc]
+
+
+@torch.compiler.disable
+def _ensembled(module: nn.Module, plain: Any, args: tuple, kwargs: dict) -> Any:
+    # Outside of compiled graphs: the engine is a loop over views, and hooks must be seen.
+    return _forward.run(module, module._srt, plain, args, kwargs)  # type: ignore[arg-type]
+
+
+@functools.lru_cache(maxsize=None)
+def _srt_class(cls: type) -> type:
+    """The subclass of ``cls`` whose ``forward`` ensembles."""
+
+    @functools.wraps(cls.forward)  # type: ignore[attr-defined]
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        plain = functools.partial(cls.forward, self)  # type: ignore[attr-defined]
+        if self.training or not self._srt.enabled:
+            return plain(*args, **kwargs)
+        return _ensembled(self, plain, args, kwargs)
+
+    body = {"forward": forward, "__module__": __name__, "__doc__": cls.__doc__}
+    return type(f"SRT{cls.__name__}", (SRTModule, cls), body)
+
+
+def _plain_class(cls: type) -> type:
+    return cls.__mro__[2]
+
+
+def _rebuild(cls: type) -> Any:
+    return _srt_class(cls).__new__(_srt_class(cls))
+
+
+def SRTWrapper(backbone: Module, **keywords: Any) -> Module:  # noqa: N802 (public name)
+    """Ensemble a frozen backbone over translated views in eval mode (Lao et al., ICML 2024).
+
+    ``SRTWrapper(backbone)`` alone uses four views, the half-patch phases; ``level=L`` alone is the
+    paper's full grid of ``(2 * L + 1) ** 2`` views.
+
+    Args:
+        backbone: any module that maps images ``(B, C, H, W)`` to feature maps.
+        **keywords: see :class:`srt_plugins.Settings`.
+
+    Returns:
+        The same module, now of a subclass of its class. Wrapping it again changes the settings.
+
+    Raises:
+        ConfigError: an unknown keyword or a bad value; the module is then untouched.
+    """
+    settings = Settings.of(**keywords)
+    if not isinstance(backbone, nn.Module):
+        raise ConfigError(f"Expected backbone to be a torch module, got {type(backbone).__name__}.")
+    if isinstance(backbone, _CONTAINERS) or "_orig_mod" in backbone._modules:
+        raise ConfigError(
+            f"Expected a plain backbone module, got {type(backbone).__name__}. Wrap the backbone "
+            "first, then compile or distribute the model."
+        )
+    if "forward" in backbone.__dict__:
+        raise ConfigError(
+            f"Expected {type(backbone).__name__}.forward to be its class's own, but this instance "
+            "carries a patched forward that would hide SRT; remove the patch first."
+        )
+    if isinstance(backbone, SRTModule):
+        _forward.check(settings, backbone._srt.adapter)
+        backbone._srt.settings = settings
+        return backbone
+    adapter = describe(backbone)
+    _forward.check(settings, adapter)
+    state = _forward.State(settings, adapter)
+    backbone.__class__ = _srt_class(type(backbone))
+    backbone.__dict__["_srt"] = state
+    _forget_compiled()
+    return backbone
+
+
+def attach(model: Module, **keywords: Any) -> Module:
+    """Find the backbone inside a model and wrap it in place; returns the model.
+
+    Args:
+        model: a whole model, also inside DDP, EMA or test-time-augmentation containers.
+        **keywords: see :class:`srt_plugins.Settings`.
+
+    Raises:
+        AdapterError: no backbone found. ConfigError: a bad keyword. The model is then untouched.
+    """
+    SRTWrapper(find_backbone(model), **keywords)
+    return model
+
+
+def detach(model: Module) -> Module:
+    """Unwrap every wrapped backbone in a model, in place; returns the model."""
+    for module in wrapped(model):
+        module.__class__ = _plain_class(type(module))
+        del module.__dict__["_srt"]
+        _forget_compiled()
+    return model
+
+
+@contextmanager
+def srt_enabled(model: Module, enabled: bool = True, **keywords: Any) -> Iterator[Module]:
+    """SRT only here: with the given settings, or off with ``enabled=False``.
+
+    Keywords replace those of an already wrapped model; on an unwrapped one they are those of
+    :func:`attach`. What was there before is restored, also after an error.
+    """
+    before = [(m, m._srt.settings, m._srt.enabled) for m in wrapped(model)]
+    if not before and enabled:
+        attach(model, **keywords)
+        try:
+            yield model
+        finally:
+            detach(model)
+        return
+    changed = [settings.but(**keywords) for _, settings, _ in before]
+    for (module, _, _), settings in zip(before, changed):
+        _forward.check(settings, module._srt.adapter)
+    try:
+        for (module, _, _), settings in zip(before, changed):
+            module._srt.settings, module._srt.enabled = settings, enabled
+        yield model
+    finally:
+        for module, settings, was in before:
+            module._srt.settings, module._srt.enabled = settings, was
+
+
+def wrapped(model: nn.Module) -> list[Any]:
+    """Every wrapped backbone in a model."""
+    return [m for m in model.modules() if isinstance(m, SRTModule)]
+
+
+def dispersion(model: nn.Module) -> tuple[Tensor, ...]:
+    """How much the views of the last forward disagree (needs ``dispersion=True``).
+
+    Returns:
+        One ``(B, 1, h, w)`` map per ensembled grid, coarse where the grid is: the root mean square
+        over channels of the standard deviation over views.
+
+    Raises:
+        ConfigError: the model is not wrapped, or dispersion was not asked for or not yet computed.
+    """
+    found = [m for m in wrapped(model) if m._srt.dispersion]
+    if not found:
+        raise ConfigError(
+            "Expected a model wrapped with dispersion=True that has run in eval mode; attach with "
+            "dispersion=True and run a forward first."
+        )
+    return found[0]._srt.dispersion
+
+
+def _forget_compiled() -> None:
+    """Drop compiled code that was traced through the other class."""
+    if "torch._dynamo" in sys.modules:
+        torch.compiler.reset()
