@@ -6,11 +6,10 @@ Backbones are recognised by class name and structure, never by importing a libra
 
 from __future__ import annotations
 
-from torch import nn
-
 from srt_plugins.adapters import mmseg
 from srt_plugins.adapters.base import Adapter
 from srt_plugins.adapters.locate import find_backbone
+from torch import nn
 
 __all__ = ["Adapter", "describe", "find_backbone"]
 

@@ -1,5 +1,6 @@
 """What the engine must know of a backbone, and the two conversions that follow from it: outputs to
-token grids, and block tokens to token grids."""
+token grids, and block tokens to token grids.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Union
 
 import torch
+from srt_plugins.adapters.structure import Path, summary, tensors
 from torch import Tensor
 
-from srt_plugins.adapters.structure import Path, summary, tensors
 from srt_plugins.core.ensemble import Grid, Leaf, Vector
 from srt_plugins.errors import AdapterError, ConfigError, nearest
 

@@ -2,7 +2,7 @@
 
 | class | outputs | blocks | block tokens | sizes |
 |---|---|---|---|---|
-| VisionTransformer | tuple NCHW, or [NCHW, cls] pairs | ``layers.i`` | NLC, class token first | any |
+| VisionTransformer | tuple NCHW or [NCHW, cls] | ``layers.i`` | NLC, class token first | any |
 | BEiT, MAE | tuple NCHW | ``layers.i`` | NLC, class token first | ``img_size`` only |
 | SwinTransformer | list NCHW | ``stages.i.blocks.j`` | NLC | any |
 | MixVisionTransformer | list NCHW | ``layers.i.1.j`` | NLC | any |
@@ -17,9 +17,8 @@ from itertools import accumulate
 from operator import mul
 from typing import Any, Callable
 
-from torch import nn
-
 from srt_plugins.adapters.base import Adapter
+from torch import nn
 
 
 def describe(backbone: nn.Module) -> Adapter | None:
@@ -109,7 +108,7 @@ def _resnet(backbone: Any) -> Adapter:
 
 
 def _timm(backbone: Any) -> Adapter:
-    info = getattr(backbone.timm_model, "feature_info", None)
+    info: Any = getattr(backbone.timm_model, "feature_info", None)
     reduction = info.reduction() if hasattr(info, "reduction") else None
     return Adapter(
         family=f"MMSegmentation {_name(backbone)}",

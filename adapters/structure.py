@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Callable, Iterator, Union
+from collections.abc import Iterator, Mapping
+from typing import Any, Callable, Union
 
 from torch import Tensor
 
@@ -27,12 +27,13 @@ def _walk(output: Any, path: Path) -> Iterator[tuple[Path, Tensor]]:
 
 
 def replace(output: Any, new: Callable[[Path, Tensor], Tensor], path: Path = ()) -> Any:
-    """The same structure (types included) with every tensor ``t`` at ``path`` as ``new(path, t)``."""
+    """The same structure, types included, with every tensor as ``new(path, tensor)``."""
     if isinstance(output, Tensor):
         return new(path, output)
     if isinstance(output, Mapping):
         items = {k: replace(v, new, (*path, k)) for k, v in output.items()}
-        return items if type(output) is dict else type(output)(items)
+        container: Any = type(output)
+        return items if container is dict else container(items)
     if isinstance(output, (tuple, list)):
         values = [replace(v, new, (*path, i)) for i, v in enumerate(output)]
         return type(output)(*values) if hasattr(output, "_fields") else type(output)(values)

@@ -1,10 +1,11 @@
 """Errors raised by srt_plugins. Each message names the argument, what was expected, what was
-given, and the next step."""
+given, and the next step.
+"""
 
 from __future__ import annotations
 
 import difflib
-from typing import Iterable
+from collections.abc import Iterable
 
 
 class SRTError(Exception):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Sequence, Union
+from typing import Any, Union
 
 from .core.ensemble import Aggregation
 from .core.resample import Smooth

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import functools
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Iterator, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -36,13 +37,13 @@ class SRTModule:
     training: bool
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        _, _, *rest = super().__reduce_ex__(max(2, int(protocol)))
-        return (_rebuild, (_plain_class(type(self)),), *rest)
+        reduced: Any = super().__reduce_ex__(max(2, int(protocol)))
+        return (_rebuild, (_plain_class(type(self)),), *reduced[2:])
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any, **kw: Any) -> None:
         state = self._srt
         if state.needs_weights:
-            own = [prefix + key for key in nn.Module.state_dict(self)]  # type: ignore[arg-type]
+            own = [prefix + key for key in cast(nn.Module, self).state_dict()]
             if not any(key in state_dict for key in own):
                 given = ", ".join(repr(k) for k in list(state_dict)[:3]) or "none under that prefix"
                 raise CheckpointError(
@@ -60,13 +61,13 @@ def _ensembled(module: nn.Module, plain: Any, args: tuple, kwargs: dict) -> Any:
     return _forward.run(module, module._srt, plain, args, kwargs)  # type: ignore[arg-type]
 
 
-@functools.lru_cache(maxsize=None)
-def _srt_class(cls: type) -> type:
+@functools.cache
+def _srt_class(cls: Any) -> type:
     """The subclass of ``cls`` whose ``forward`` ensembles."""
 
-    @functools.wraps(cls.forward)  # type: ignore[attr-defined]
+    @functools.wraps(cls.forward)
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
-        plain = functools.partial(cls.forward, self)  # type: ignore[attr-defined]
+        plain = functools.partial(cls.forward, self)
         if self.training or not self._srt.enabled:
             return plain(*args, **kwargs)
         return _ensembled(self, plain, args, kwargs)
@@ -80,10 +81,11 @@ def _plain_class(cls: type) -> type:
 
 
 def _rebuild(cls: type) -> Any:
-    return _srt_class(cls).__new__(_srt_class(cls))
+    swapped: Any = _srt_class(cls)
+    return swapped.__new__(swapped)
 
 
-def SRTWrapper(backbone: Module, **keywords: Any) -> Module:  # noqa: N802 (public name)
+def SRTWrapper(backbone: Module, **keywords: Any) -> Module:
     """Ensemble a frozen backbone over translated views in eval mode (Lao et al., ICML 2024).
 
     ``SRTWrapper(backbone)`` alone uses four views, the half-patch phases; ``level=L`` alone is the
@@ -119,7 +121,7 @@ def SRTWrapper(backbone: Module, **keywords: Any) -> Module:  # noqa: N802 (publ
     adapter = describe(backbone)
     _forward.check(settings, adapter)
     state = _forward.State(settings, adapter)
-    backbone.__class__ = _srt_class(type(backbone))
+    backbone.__class__ = _srt_class(cast(Any, type(backbone)))
     backbone.__dict__["_srt"] = state
     _forget_compiled()
     return backbone

@@ -42,7 +42,7 @@ def blur(tokens, taps):
     """Separable kernel over ``(C, h, w)`` tokens, renormalised where it leaves the grid."""
     if taps is None:
         return tokens
-    channels, h, w = tokens.shape
+    h, w = tokens.shape[1:]
     half = len(taps) // 2
     out = np.zeros_like(tokens)
     for y in range(h):

@@ -6,8 +6,9 @@ are known and runs only what comes after them.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from typing import Any, Callable, Iterator, Mapping, Sequence
+from typing import Any, Callable
 
 from torch import Tensor, nn
 

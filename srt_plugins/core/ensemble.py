@@ -5,8 +5,9 @@ Knows no framework and no backbone: an adapter turns whatever the backbone retur
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Callable, Iterator, Sequence, Union
+from typing import Callable, Union
 
 import torch
 from torch import Tensor
@@ -26,7 +27,8 @@ _AUTO_IMAGES_ACCELERATOR = 8
 @dataclass(frozen=True)
 class Grid:
     """A token grid: ``tensor`` is ``(N, C, h, w)``, ``stride`` its pixels per token (y, x), and
-    ``crop`` the ``(h, w)`` to keep (the unwrapped backbone's size), None for all."""
+    ``crop`` the ``(h, w)`` to keep (the unwrapped backbone's size), None for all.
+    """
 
     tensor: Tensor
     stride: tuple[int, int]

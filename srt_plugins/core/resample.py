@@ -1,7 +1,7 @@
 """Alignment as a separable linear map.
 
-"Upsample a view's token grid to pixels (piecewise constant), translate it back, pool it to cells of
-``cell`` pixels" is ``A_y(dy) @ F @ A_x(dx).T``: row ``k`` of ``A_y(d)`` holds, for output cell
+"Upsample a view's token grid to pixels (piecewise constant), translate it back, pool it to cells
+of ``cell`` pixels" is ``A_y(dy) @ F @ A_x(dx).T``: row ``k`` of ``A_y(d)`` holds, for output cell
 ``k``, the share of its pixels that read token ``floor((y + d) / stride)`` (Lao et al., Sec. 3.2).
 ``cell == stride`` gives tokens again (two taps per axis, the paper's four neighbours), ``cell == 1``
 the pixel field. Row sums below one are missing coverage: pixels that the view does not show.
@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Sequence, Union
+from typing import Union
 
 import torch
 from torch import Tensor
@@ -36,7 +37,7 @@ def smoothing_kernel(smooth: Smooth) -> tuple[float, ...] | None:
     if isinstance(smooth, int) and not isinstance(smooth, bool):
         if smooth < 1 or smooth % 2 == 0:
             raise ConfigError(
-                f"Expected smooth to be an odd kernel length in tokens (3, 5, 7, ...), got {smooth}."
+                f"Expected smooth to be an odd kernel length in tokens (3, 5, ...), got {smooth}."
             )
         taps = [float(math.comb(smooth - 1, k)) for k in range(smooth)]
     elif isinstance(smooth, (list, tuple)):
@@ -105,6 +106,7 @@ class Alignment:
         a_y: ``(n, R, h)`` and a_x ``(n, Q, w)``: view's tokens to distinct cells, float32/64.
         cover_y: ``(n, R)`` and cover_x ``(n, Q)``: covered share of each distinct cell.
         weights: ``(n,)``.
+        coverage: ``(R, Q)``, summed weight of the views that show each distinct cell.
         rows: ``(cells_y,)`` index into R; columns ``(cells_x,)`` index into Q; None = identity.
     """
 
@@ -113,13 +115,9 @@ class Alignment:
     cover_y: Tensor
     cover_x: Tensor
     weights: Tensor
+    coverage: Tensor
     rows: Tensor | None
     columns: Tensor | None
-
-    @property
-    def coverage(self) -> Tensor:
-        """``(R, Q)``: summed weight of the views that show each distinct cell."""
-        return torch.einsum("n,nr,nq->rq", self.weights, self.cover_y, self.cover_x)
 
     def expand(self, cells: Tensor) -> Tensor:
         """``(..., R, Q)`` values of the distinct cells to ``(..., cells_y, cells_x)``."""
@@ -162,35 +160,49 @@ def alignment(
     if key in _CACHE:
         _CACHE.move_to_end(key)
         return _CACHE[key]
-    parts = []
-    for axis in (0, 1):
-        shifts = [t[axis] for t in views.translations]
-        a = axis_matrices(tokens[axis], stride[axis], cell[axis], cells[axis], shifts)
-        distinct, index = _distinct_cells(a)
-        cover = distinct.sum(2)
-        smooth = smoothing_matrix(tokens[axis], kernel)
-        parts.append((distinct @ smooth, cover, index))
-    place = {"dtype": dtype, "device": device}
-    (a_y, cover_y, rows), (a_x, cover_x, columns) = parts
-    made = Alignment(
-        a_y.to(**place),
-        a_x.to(**place),
-        cover_y.to(**place),
-        cover_x.to(**place),
-        torch.tensor(views.weights, **place),
-        None if rows is None else rows.to(device),
-        None if columns is None else columns.to(device),
-    )
-    uncovered = int((made.expand(made.coverage) <= 0).sum())
-    if uncovered:
-        raise ConfigError(
-            f"Expected the views to show the whole image, but {uncovered} of "
-            f"{cells[0] * cells[1]} output cells at the border are in none of them; add the view "
-            "(0, 0) or one in the opposite direction."
-        )
+    # Tensors made in inference mode could not be used with gradients later.
+    with torch.inference_mode(False), torch.no_grad():
+        made = _build(views, tokens, stride, cell, cells, kernel, dtype, torch.device(device))
     _CACHE[key] = made
     if len(_CACHE) > _CACHE_SIZE:
         _CACHE.popitem(last=False)
+    return made
+
+
+def _build(
+    views: Views,
+    tokens: tuple[int, int],
+    stride: tuple[int, int],
+    cell: tuple[int, int],
+    cells: tuple[int, int],
+    kernel: Sequence[float] | None,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Alignment:
+    matrices, covers, indices = [], [], []
+    for axis in (0, 1):
+        shifts = [t[axis] for t in views.translations]
+        distinct, index = _distinct_cells(
+            axis_matrices(tokens[axis], stride[axis], cell[axis], cells[axis], shifts)
+        )
+        matrices.append(distinct @ smoothing_matrix(tokens[axis], kernel))
+        covers.append(distinct.sum(2))
+        indices.append(index)
+    weights = torch.tensor(views.weights, dtype=torch.float64)
+    # A plain sum of products: einsum would follow autocast to half precision.
+    coverage = (weights[:, None, None] * covers[0][:, :, None] * covers[1][:, None]).sum(0)
+    exact = [*matrices, *covers, weights, coverage]
+    made = Alignment(
+        *(t.to(device=device, dtype=dtype) for t in exact),
+        *(None if i is None else i.to(device) for i in indices),
+    )
+    hidden = int((made.expand(made.coverage) <= 0).sum())
+    if hidden:
+        raise ConfigError(
+            f"Expected the views to show the whole image, but {hidden} of {cells[0] * cells[1]} "
+            "output cells at the border are in none of them; add the view (0, 0) or one in the "
+            "opposite direction."
+        )
     return made
 
 

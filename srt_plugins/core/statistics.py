@@ -151,7 +151,8 @@ def _align_columns(a: Alignment, features: Tensor, views: slice) -> Tensor:
 
 def _align_rows(a: Alignment, columns: Tensor, views: slice) -> tuple[Tensor, Tensor]:
     """``(v, B * C, h, Q)`` to aligned cells ``(v, B * C, R, Q)``, each the mean of what the view
-    shows of it, and the shown share ``(v, R, Q)``."""
+    shows of it, and the shown share ``(v, R, Q)``.
+    """
     cover = a.cover_y[views, :, None] * a.cover_x[views, None]
     aligned = a.a_y[views, None] @ columns
     return aligned / torch.where(cover > 0, cover, 1)[:, None], cover

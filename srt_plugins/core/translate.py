@@ -5,7 +5,7 @@ One padded canvas is made per batch; each view is a window of it, so a view cost
 
 from __future__ import annotations
 
-from typing import Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor

@@ -27,7 +27,7 @@ class PatchEmbedding(torch.nn.Module):
         return torch.tanh(out) + self.position[:, : out.shape[2], : out.shape[3]].to(images)
 
     def numpy(self, image):
-        c, h, w = image.shape
+        h, w = image.shape[1:]
         p = self.patch
         weight = self.weight.double().numpy()
         out = np.zeros((weight.shape[0], h // p, w // p))
@@ -173,3 +173,21 @@ def test_gradients_flow_through_the_ensemble():
             ).results()[0]
 
         assert torch.autograd.gradcheck(run, (images,))
+
+
+def test_gradients_after_inference_mode_of_the_same_sizes():
+    backbone = PatchEmbedding(4)
+    images = torch.randn(1, 3, 12, 20)
+
+    def run(x):
+        return ensemble(
+            lambda b: [Grid(backbone(b), (4, 4))], x, phases(4, 2), Aggregation(stride=2)
+        ).results()[0]
+
+    with torch.inference_mode():
+        plain = run(images)
+    images.requires_grad_()
+    got = run(images)
+    got.sum().backward()
+    torch.testing.assert_close(got, plain)
+    assert images.grad.abs().sum() > 0
