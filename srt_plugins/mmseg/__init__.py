@@ -1,0 +1,24 @@
+"""The MMSegmentation plugin: a backbone type, a hook, a data preprocessor and a dataset.
+
+Importing it registers them; in a config, ``custom_imports = dict(imports=["srt_plugins.mmseg"])``
+does. Runs on the full mmcv and on mmcv-lite.
+"""
+
+from __future__ import annotations
+
+from .mmcv_ops import install_placeholder
+
+install_placeholder()  # before anything of mmseg.models is imported
+
+from .build import SRTWrapper  # noqa: E402
+from .hook import SRTHook  # noqa: E402
+from .preprocessor import PaddedSegDataPreProcessor  # noqa: E402
+from .scenes import LoadScene, ScenesDataset  # noqa: E402
+
+__all__ = [
+    "LoadScene",
+    "PaddedSegDataPreProcessor",
+    "SRTHook",
+    "SRTWrapper",
+    "ScenesDataset",
+]
