@@ -125,8 +125,7 @@ def test_editable_install_imports_the_mapped_folders(sources, tmp_path):
         "import srt_plugins.adapters as a, srt_plugins.d2_configs as d; "
         "print(a.__file__, d.__file__)"
     )
-    adapters, configs = run(
-        sys.executable, "-S", "-c", code, PYTHONPATH=sysconfig.get_path("purelib")
-    ).split()
+    search = os.pathsep.join([str(tmp_path), sysconfig.get_path("purelib")])
+    adapters, configs = run(sys.executable, "-S", "-c", code, PYTHONPATH=search).split()
     assert Path(adapters).samefile(sources / "adapters" / "__init__.py")
     assert Path(configs).samefile(sources / "d2_configs" / "__init__.py")
