@@ -5,7 +5,7 @@ token grids, and block tokens to token grids.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Union
+from typing import Any
 
 import torch
 from srt_plugins.adapters.structure import Path, summary, tensors
@@ -87,7 +87,7 @@ class Adapter:
             )
         return found
 
-    def block_index(self, layer: Union[int, str]) -> int:
+    def block_index(self, layer: int | str) -> int:
         """Index of a block from ``layer=`` (an index, negative allowed, or a module path)."""
         if not self.blocks:
             raise ConfigError(

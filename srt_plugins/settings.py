@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Union
+from typing import Any
 
 from .core.ensemble import Aggregation
 from .core.resample import Smooth
@@ -41,12 +41,12 @@ class Settings:
     views: ViewsArg = None
     statistic: str = "mean"
     dispersion: bool = False
-    layer: Union[int, str, None] = None
-    outputs: Sequence[Union[int, str]] | None = None
+    layer: int | str | None = None
+    outputs: Sequence[int | str] | None = None
     stride: int | None = None
     smooth: Smooth = None
     padding: str = "replicate"
-    view_batch: Union[int, str] = "auto"
+    view_batch: int | str = "auto"
 
     def __post_init__(self) -> None:
         if self.level is not None:

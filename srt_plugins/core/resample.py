@@ -3,8 +3,8 @@
 "Upsample a view's token grid to pixels (piecewise constant), translate it back, pool it to cells
 of ``cell`` pixels" is ``A_y(dy) @ F @ A_x(dx).T``: row ``k`` of ``A_y(d)`` holds, for output cell
 ``k``, the share of its pixels that read token ``floor((y + d) / stride)`` (Lao et al., Sec. 3.2).
-``cell == stride`` gives tokens again (two taps per axis, the paper's four neighbours), ``cell == 1``
-the pixel field. Row sums below one are missing coverage: pixels that the view does not show.
+``cell == stride`` gives tokens again (two taps per axis, the paper's four neighbours), ``cell ==
+1`` the pixel field. Row sums below one are missing coverage: pixels that the view does not show.
 """
 
 from __future__ import annotations
