@@ -14,8 +14,10 @@ from torch import Tensor
 from srt_plugins.core.ensemble import Grid, Leaf, Vector
 from srt_plugins.errors import AdapterError, ConfigError, nearest
 
-# Strides tried, after exact division, where a probed grid's size alone leaves a choice.
-_COMMON_STRIDES = (16, 14, 8, 4, 32, 2, 64, 1, 7, 10, 12, 20, 28)
+# Strides tried where a grid's size leaves a choice, which small grids do: 5 tokens of 35 pixels are
+# more likely a padded stride of 8 than one of 7.
+_POWERS_OF_TWO = (64, 32, 16, 8, 4, 2, 1)
+_OTHER_STRIDES = (14, 7, 10, 12, 20, 28)
 
 
 @dataclass(frozen=True)
@@ -113,8 +115,10 @@ class Adapter:
         stride = self.block_strides[index]
         if self.block_layout == "NCHW":
             return [Grid(tokens, (stride, stride))]
-        h, w = -(-view_size[0] // stride), -(-view_size[1] // stride)
         prefix = self.prefix_tokens
+        h, w = -(-view_size[0] // stride), -(-view_size[1] // stride)
+        if tokens.ndim == 3 and tokens.shape[1] != prefix + h * w:  # partial patches left out
+            h, w = view_size[0] // stride, view_size[1] // stride
         if tokens.ndim != 3 or tokens.shape[1] != prefix + h * w:
             raise AdapterError(
                 f"Expected block {self.blocks[index]!r} of {self.family} to return (N, "
@@ -143,13 +147,13 @@ class Adapter:
         tokens = (grid.shape[2], grid.shape[3])
         if self.strides is not None and position < len(self.strides):
             s = self.strides[position]
-            if all(t in (n // s, -(-n // s)) for n, t in zip(size, tokens)):
+            if _fits(s, tokens, size):
                 return (s, s)
-        exact = tuple(n // t if t and n % t == 0 else 0 for n, t in zip(size, tokens))
-        if exact[0] == exact[1] != 0:
-            return (exact[0], exact[1])
-        for s in _COMMON_STRIDES:
-            if all(t in (n // s, -(-n // s)) for n, t in zip(size, tokens)):
+        exact = [n // t if t and n % t == 0 else 0 for n, t in zip(size, tokens)]
+        common = exact[0] if exact[0] == exact[1] else 0
+        tried = [common] if common in _POWERS_OF_TWO else [*_POWERS_OF_TWO, common]
+        for s in [*tried, *_OTHER_STRIDES]:
+            if s and _fits(s, tokens, size):
                 return (s, s)
         raise AdapterError(
             f"Expected the feature maps of {self.family} to be (N, C, h, w) with one stride for "
@@ -163,3 +167,8 @@ class Adapter:
         if view_size == size:
             return None
         return (-(-size[0] // stride[0]), -(-size[1] // stride[1]))
+
+
+def _fits(stride: int, tokens: tuple[int, int], size: tuple[int, int]) -> bool:
+    """Whether so many tokens of a stride cover an image, with partial patches left out or not."""
+    return all(t in (n // stride, -(-n // stride)) for n, t in zip(size, tokens))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from dataclasses import dataclass, field
 from typing import Any, Callable
@@ -15,7 +16,7 @@ from .core.capture import capture, replaced
 from .core.ensemble import Accumulator, Grid, Leaf, ensemble, output_cell, view_chunks
 from .core.translate import Canvas
 from .core.views import Views, resolve
-from .errors import AdapterError, ConfigError
+from .errors import ConfigError
 from .settings import Settings
 
 Plain = Callable[..., Any]
@@ -68,7 +69,9 @@ def run(module: nn.Module, state: State, plain: Plain, args: tuple, kwargs: dict
         return plain(*args, **kwargs)
     images, rest = _images(args, module)
     if state.patch is None:
-        state.patch = state.adapter.patch or _probe(state.adapter, plain, images, rest, kwargs)
+        if state.adapter.patch is None:
+            state.adapter = _probe(state.adapter, plain, images, rest, kwargs)
+        state.patch = state.adapter.patch
     views = state.views()
     how = state.settings.aggregation()
     if views.is_identity and how.kernel is None and state.settings.stride is None:
@@ -233,15 +236,15 @@ def _check_images(images: Tensor, state: State) -> None:
         )
 
 
-def _probe(adapter: Adapter, plain: Plain, images: Tensor, rest: tuple, kwargs: dict) -> int:
-    """Coarsest output stride of an unknown backbone, from one forward of a single image."""
+def _probe(adapter: Adapter, plain: Plain, images: Tensor, rest: tuple, kwargs: dict) -> Adapter:
+    """The adapter of an unknown backbone with the strides of its outputs, from one forward of a
+    single image; the coarsest is the period of the views.
+    """
     size = (images.shape[-2], images.shape[-1])
     with torch.no_grad():
         leaves = adapter.leaves(plain(images[:1], *rest, **kwargs), size, size)
-    strides = [max(leaf.stride) for leaf in leaves.values() if isinstance(leaf, Grid)]
-    if not strides:
-        raise AdapterError(f"Expected {adapter.family} to return feature maps, got none.")
-    return max(strides)
+    strides = tuple(max(leaf.stride) for leaf in leaves.values() if isinstance(leaf, Grid))
+    return dataclasses.replace(adapter, patch=max(strides), strides=strides)
 
 
 def _warn_gradients(module: nn.Module, images: Tensor, state: State, count: int) -> None:
