@@ -1,6 +1,6 @@
 """Train the demo model of vit_scenes.py and write vit_scenes.pth (plain tensors).
 
-    python examples/demo/train.py --work-dir runs/demo --bf16
+    python examples/demo/train.py --work-dir work_dirs/demo --bf16
 
 About 40 minutes on one CPU core for the model and half a core for the pictures.
 """
@@ -43,7 +43,9 @@ def export(state: dict[str, torch.Tensor], classes: tuple[str, ...], path: Path)
 def main() -> None:
     """Train, or only re-export a checkpoint of an earlier run."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--work-dir", default="runs/demo", help="logs and training checkpoints")
+    parser.add_argument(
+        "--work-dir", default="work_dirs/demo", help="logs and training checkpoints"
+    )
     parser.add_argument("--out", type=Path, default=HERE / "vit_scenes.pth")
     parser.add_argument("--iters", type=int, help="iterations, instead of the config's")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of the model")
