@@ -14,11 +14,6 @@ from torch import Tensor
 from srt_plugins.core.ensemble import Grid, Leaf, Vector
 from srt_plugins.errors import AdapterError, ConfigError, nearest
 
-# Strides tried where a grid's size leaves a choice, which small grids do: 5 tokens of 35 pixels are
-# more likely a padded stride of 8 than one of 7.
-_POWERS_OF_TWO = (64, 32, 16, 8, 4, 2, 1)
-_OTHER_STRIDES = (14, 7, 10, 12, 20, 28)
-
 
 @dataclass(frozen=True)
 class Adapter:
@@ -30,7 +25,7 @@ class Adapter:
             or the coarsest output stride of a hierarchical backbone. None = probed on first use.
         multiple: image sizes are completed to this multiple (in pixels) by the wrapper before the
             backbone pads them itself; None = sizes are left alone (fixed-size or flooring ones).
-        strides: declared stride of each grid output in pixels, None = from the sizes.
+        strides: stride of each grid output in pixels, None = probed on first use.
         blocks: module paths of the blocks, in the order in which they run.
         block_strides: stride of each block's tokens, in pixels.
         taps: indices of the blocks whose results the outputs are made from.
@@ -144,21 +139,14 @@ class Adapter:
     def _stride(
         self, grid: Tensor, position: int, size: tuple[int, int], output: Any
     ) -> tuple[int, int]:
-        tokens = (grid.shape[2], grid.shape[3])
         if self.strides is not None and position < len(self.strides):
             s = self.strides[position]
-            if _fits(s, tokens, size):
-                return (s, s)
-        exact = [n // t if t and n % t == 0 else 0 for n, t in zip(size, tokens)]
-        common = exact[0] if exact[0] == exact[1] else 0
-        tried = [common] if common in _POWERS_OF_TWO else [*_POWERS_OF_TWO, common]
-        for s in [*tried, *_OTHER_STRIDES]:
-            if s and _fits(s, tokens, size):
+            if all(t in (n // s, -(-n // s)) for n, t in zip(size, grid.shape[2:])):
                 return (s, s)
         raise AdapterError(
-            f"Expected the feature maps of {self.family} to be (N, C, h, w) with one stride for "
-            f"both axes, got {summary(output)} for an image of {size[0]}x{size[1]}. If they are "
-            "channels-last or tokens, wrap the module that turns them into maps."
+            f"Expected the feature maps of {self.family} to be (N, C, h, w) with strides "
+            f"{self.strides}, got {summary(output)} for an image of {size[0]}x{size[1]}. If they "
+            "are channels-last or tokens, wrap the module that turns them into maps."
         )
 
     def _crop(
@@ -167,8 +155,3 @@ class Adapter:
         if view_size == size:
             return None
         return (-(-size[0] // stride[0]), -(-size[1] // stride[1]))
-
-
-def _fits(stride: int, tokens: tuple[int, int], size: tuple[int, int]) -> bool:
-    """Whether so many tokens of a stride cover an image, with partial patches left out or not."""
-    return all(t in (n // stride, -(-n // stride)) for n, t in zip(size, tokens))

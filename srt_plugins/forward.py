@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import warnings
 from dataclasses import dataclass, field
 from typing import Any, Callable
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .adapters.base import Adapter
+from .adapters.probe import probed
 from .adapters.structure import Path, replace, summary
 from .core.capture import capture, replaced
 from .core.ensemble import Accumulator, Grid, Leaf, ensemble, output_cell, view_chunks
@@ -40,13 +40,7 @@ class State:
     enabled: bool = True
     needs_weights: bool = False
     dispersion: tuple[Tensor, ...] = ()
-    patch: int | None = None
     warned: set[str] = field(default_factory=set)
-
-    def views(self) -> Views:
-        """The views of the current settings (needs the patch size)."""
-        assert self.patch is not None
-        return resolve(self.settings.views, self.settings.level, self.patch)
 
 
 def check(settings: Settings, adapter: Adapter) -> None:
@@ -68,11 +62,12 @@ def run(module: nn.Module, state: State, plain: Plain, args: tuple, kwargs: dict
     if state.settings.is_plain:
         return plain(*args, **kwargs)
     images, rest = _images(args, module)
-    if state.patch is None:
-        if state.adapter.patch is None:
-            state.adapter = _probe(state.adapter, plain, images, rest, kwargs)
-        state.patch = state.adapter.patch
-    views = state.views()
+    if state.adapter.patch is None:
+        state.adapter = probed(
+            state.adapter, lambda image: plain(image, *rest, **kwargs), images[:1]
+        )
+        check(state.settings, state.adapter)
+    views = resolve(state.settings.views, state.settings.level, state.adapter.patch or 1)
     how = state.settings.aggregation()
     if views.is_identity and how.kernel is None and state.settings.stride is None:
         return plain(*args, **kwargs)
@@ -228,23 +223,12 @@ def _images(args: tuple, module: nn.Module) -> tuple[Tensor, tuple]:
 
 
 def _check_images(images: Tensor, state: State) -> None:
-    finest = min(state.adapter.strides or (state.patch or 1,))
+    finest = min(state.adapter.strides or (1,))
     if min(images.shape[-2:]) < finest:
         raise ConfigError(
             f"Expected images of at least one patch ({finest} pixels), got "
             f"{images.shape[-2]}x{images.shape[-1]}; enlarge them, or switch SRT off with level=0."
         )
-
-
-def _probe(adapter: Adapter, plain: Plain, images: Tensor, rest: tuple, kwargs: dict) -> Adapter:
-    """The adapter of an unknown backbone with the strides of its outputs, from one forward of a
-    single image; the coarsest is the period of the views.
-    """
-    size = (images.shape[-2], images.shape[-1])
-    with torch.no_grad():
-        leaves = adapter.leaves(plain(images[:1], *rest, **kwargs), size, size)
-    strides = tuple(max(leaf.stride) for leaf in leaves.values() if isinstance(leaf, Grid))
-    return dataclasses.replace(adapter, patch=max(strides), strides=strides)
 
 
 def _warn_gradients(module: nn.Module, images: Tensor, state: State, count: int) -> None:
