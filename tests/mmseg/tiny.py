@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from mmengine.config import ConfigDict
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
 
 import srt_plugins.mmseg  # noqa: F401 (registers)
 
@@ -229,13 +231,15 @@ BACKBONES = {
 def build(config, seed=0):
     """A built model in eval mode, every parameter random (several start out as zeros)."""
     init_default_scope("mmseg")
-    model = MODELS.build(config)
+    model = MODELS.build(ConfigDict(config))
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in model.parameters():
+        for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator)
-            scale = max(1, parameter[0].numel()) ** -0.5 if parameter.ndim > 1 else 0.2
-            parameter.copy_(noise * scale + (parameter if parameter.ndim == 1 else 0))
+            if parameter.ndim > 1:
+                parameter.copy_(noise * max(1, parameter[0].numel()) ** -0.5)
+            else:
+                parameter.copy_(noise * 0.2 + name.endswith("weight"))
     model.eval()
     return model
 
@@ -246,3 +250,61 @@ def images(size, batch=1, seed=1):
     h, w = size
     ramp = torch.linspace(-1, 1, h)[:, None] - 2 * torch.linspace(-1, 1, w)
     return ramp + torch.randn(batch, 3, h, w, generator=generator)
+
+
+CLASSES = 10
+
+
+def segmentor(backbone=None, **keywords):
+    """Config of a segmentor with a linear head on ``backbone`` (a tiny ViT)."""
+    config = dict(
+        type="EncoderDecoder",
+        data_preprocessor=dict(
+            type="SegDataPreProcessor", mean=[120.0] * 3, std=[60.0] * 3, bgr_to_rgb=True
+        ),
+        backbone=backbone or vit(),
+        decode_head=dict(
+            type="FCNHead",
+            in_channels=16,
+            channels=16,
+            num_convs=0,
+            concat_input=False,
+            dropout_ratio=0.0,
+            num_classes=CLASSES,
+            norm_cfg=None,
+            loss_decode=dict(type="CrossEntropyLoss"),
+        ),
+        test_cfg=dict(mode="whole"),
+    )
+    return {**config, **keywords}
+
+
+def flat(**srt):
+    """The tiny ViT in the flat form."""
+    return dict(vit(), type="SRTWrapper", wraps="VisionTransformer", srt=srt)
+
+
+def nested(**srt):
+    """The tiny ViT in the nested form."""
+    return dict(type="SRTWrapper", backbone=vit(), **srt)
+
+
+def checkpoint(path, seed=3, only="", prefix="", **keywords):
+    """Save a random checkpoint of the tiny segmentor in plain types; returns its path."""
+    state = build(segmentor(**keywords), seed).state_dict()
+    kept = {prefix + k: v for k, v in state.items() if k.startswith(only)}
+    torch.save({"state_dict": kept, "meta": {}}, path)
+    return str(path)
+
+
+def logits(model, size=FIXED):
+    """Logits of a segmentor for one image, through ``test_step``."""
+    image = (images(size)[0] * 60 + 120).clamp(0, 255)
+    with torch.no_grad():
+        (sample,) = model.test_step({"inputs": [image], "data_samples": [sample_of(size)]})
+    return sample.seg_logits.data
+
+
+def sample_of(size):
+    """A data sample with the metainfo that inference needs."""
+    return SegDataSample(metainfo=dict(ori_shape=size, img_shape=size, pad_shape=size))
