@@ -26,7 +26,10 @@ import srt_plugins.mmseg  # noqa: F401  (registers, and makes mmseg importable w
 from srt_plugins import srt_enabled
 from srt_plugins.core import resample, statistics
 
-SQUARE = {m: [(dy, dx) for dy in m for dx in m] for m in [(-8, 0, 8), (-8, -4, 0, 4, 8), (0, 8), (-8, 0), (-4, 4)]}
+SQUARE = {
+    m: [(dy, dx) for dy in m for dx in m]
+    for m in [(-8, 0, 8), (-8, -4, 0, 4, 8), (0, 8), (-8, 0), (-4, 4)]
+}
 ZERO_ROWS = {
     "plain": None,
     "1x: blur [1 2 1]/4": dict(views=[(0, 0)], smooth=3),
