@@ -1,0 +1,9 @@
+"""Measuring what SRT adds: the same model and data with SRT, without, and with its rivals."""
+
+from __future__ import annotations
+
+from .mmseg_compare import compare_mmseg
+from .results import Comparison, Result
+from .rows import DEFAULT_ROWS
+
+__all__ = ["DEFAULT_ROWS", "Comparison", "Result", "compare_mmseg"]

@@ -1,0 +1,42 @@
+"""Versions and hardware, for the record of a comparison; no host names."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+_PACKAGES = ("srt-plugins", "torch", "mmengine", "mmsegmentation", "mmcv", "mmcv-lite", "numpy")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that figures depend on."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def hardware(device: torch.device) -> str:
+    """The device in words, such as ``"Intel Xeon, 2 cores, 1 thread"``."""
+    threads = torch.get_num_threads()
+    cpu = f"{_cpu()}, {os.cpu_count()} cores, {threads} thread" + ("s" if threads != 1 else "")
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}; {cpu}"
+    return cpu
+
+
+def _cpu() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

@@ -1,0 +1,82 @@
+"""SRT keywords from the command line."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import re
+from typing import Any
+
+from ..errors import ConfigError
+from ..settings import Settings
+
+# A comma ends an item only where another `name=` follows, so that lists may hold commas.
+_ITEMS = re.compile(r",\s*(?=[A-Za-z_]\w*\s*=)")
+
+# name, what its value looks like, help
+_OPTIONS = (
+    (
+        "level",
+        "L",
+        "largest translation in pixels; alone, the paper's (2L+1)^2 views, 3 in its tables",
+    ),
+    ("views", "V", "phases, phases:M, grid, a number of views, or a list such as '[(0,0),(8,8)]'"),
+    ("statistic", "S", "mean or median over views"),
+    ("layer", "I", "ensemble after this block (index or module path) and run the rest once"),
+    ("outputs", "O", "which backbone outputs are ensembled, such as '[-1]'"),
+    ("stride", "PX", "pixels per output cell, a divisor of the patch"),
+    ("smooth", "K", "smoothing of the token grid: odd length (3 = [1 2 1]/4) or taps '[1,2,1]'"),
+    ("padding", "P", "how pixels outside the image are made: replicate, reflect or zeros"),
+    ("view-batch", "N", "views per forward, or auto"),
+)
+
+
+def literal(text: str) -> Any:
+    """A Python literal, or else the text itself; nothing is evaluated."""
+    try:
+        return ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError):
+        return text.strip()
+
+
+def parse_row(text: str) -> dict[str, Any]:
+    """``"views=phases:3,smooth=3"`` as checked keywords.
+
+    Raises:
+        ConfigError: not of that form, an unknown keyword or a bad value.
+    """
+    found: dict[str, Any] = {}
+    for item in _ITEMS.split(text.strip()):
+        name, equals, value = item.partition("=")
+        if not equals or not name.strip() or not value.strip():
+            raise ConfigError(
+                f"Expected --row to be name=value pairs such as 'views=phases:3,smooth=3', got "
+                f"{text!r}."
+            )
+        found[name.strip().replace("-", "_")] = literal(value)
+    Settings.of(**found)
+    return found
+
+
+def add_srt_options(parser: argparse.ArgumentParser) -> None:
+    """The SRT keywords as options."""
+    group = parser.add_argument_group(
+        "SRT", "settings of the SRT row; without any: 4 views, and 4 views with smoothing [1 2 1]/4"
+    )
+    for name, value, text in _OPTIONS:
+        group.add_argument(f"--{name}", metavar=value, help=text)
+    group.add_argument(
+        "--row",
+        action="append",
+        default=[],
+        metavar="'K=V,K=V'",
+        help="one more SRT row with these keywords, such as 'views=phases:3,smooth=3'; repeatable",
+    )
+
+
+def given_keywords(args: argparse.Namespace) -> dict[str, Any]:
+    """The SRT keywords that were given as options, checked."""
+    names = [name.replace("-", "_") for name, _, _ in _OPTIONS]
+    given = {n: literal(getattr(args, n)) for n in names if getattr(args, n) is not None}
+    Settings.of(**given)
+    return given

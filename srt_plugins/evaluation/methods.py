@@ -1,0 +1,126 @@
+"""What SRT is compared with, as ways to call a segmentor's ``inference``.
+
+Every method calls the model's own ``inference`` (whole or slide mode, whatever the config says) on
+the preprocessed input ``(B, C, H, W)`` and returns logits ``(B, K, H, W)`` in place of it. Nothing
+else of the model or of the evaluation changes.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any, Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..core.ensemble import view_chunks
+from ..core.statistics import accumulation_dtype
+from ..core.views import Views
+from ..errors import ConfigError
+from .patch import overridden
+
+Inference = Callable[[Tensor, list], Tensor]
+Method = Callable[[Inference, Tensor, list], Tensor]
+
+
+def inference_by(model: nn.Module, method: Method) -> AbstractContextManager[None]:
+    """While active, ``model.inference`` goes through ``method``.
+
+    Raises:
+        ConfigError: the model has no ``inference(inputs, batch_img_metas)``.
+    """
+    original = getattr(model, "inference", None)
+    if not callable(original):
+        raise ConfigError(
+            f"Expected a segmentor with inference(inputs, batch_img_metas), got "
+            f"{type(model).__name__} without it; leave these rows out with skip=['oe', 'flip', "
+            "'larger'] (--skip oe flip larger)."
+        )
+
+    def inference(inputs: Tensor, batch_img_metas: list) -> Tensor:
+        return method(original, inputs, batch_img_metas)
+
+    return overridden(model, "inference", inference)
+
+
+def output_ensemble(
+    views: Views, padding: str = "replicate", view_batch: int | str = "auto"
+) -> Method:
+    """The whole model on every view, its logits put back in place pixel by pixel and averaged.
+
+    The paper's output-level ensemble (OE; Lao et al., Table 1). Pixels that a view does not show
+    count in the others only.
+    """
+
+    def method(inference: Inference, inputs: Tensor, metas: list) -> Tensor:
+        batch, size = len(inputs), (inputs.shape[-2], inputs.shape[-1])
+        total: Tensor | None = None
+        cover = torch.zeros(size, device=inputs.device)
+        chunks = view_chunks(inputs, views, padding=padding, view_batch=view_batch)
+        for chunk, chosen in chunks:
+            logits = inference(chunk, sized(metas * (len(chunk) // batch), size))
+            dtype = logits.dtype
+            for one, (dy, dx), weight in zip(
+                logits.split(batch), views.translations[chosen], views.weights[chosen]
+            ):
+                if total is None:
+                    total = torch.zeros_like(one, dtype=accumulation_dtype(dtype))
+                # Content moved by (dy, dx): pixel y of the image is pixel y + dy of the view.
+                (to_y, from_y), (to_x, from_x) = _overlap(size[0], dy), _overlap(size[1], dx)
+                total[..., to_y, to_x] += weight * one[..., from_y, from_x]
+                cover[to_y, to_x] += weight
+        if total is None or not bool((cover > 0).all()):
+            raise ConfigError(
+                "Expected the views to show the whole image, but some border is in none of them; "
+                "add the view (0, 0)."
+            )
+        return (total / cover).to(dtype)
+
+    return method
+
+
+def flip(inference: Inference, inputs: Tensor, metas: list) -> Tensor:
+    """Mean of the logits of the image and of its mirror image."""
+    metas = sized(metas, (inputs.shape[-2], inputs.shape[-1]))
+    mirrored = inference(inputs.flip(-1), metas).flip(-1)
+    return (inference(inputs, metas) + mirrored) / 2
+
+
+def larger_input(scale: float, multiple: int = 1) -> Method:
+    """The input enlarged by ``scale`` per side (bilinear), its logits resized back.
+
+    Args:
+        scale: factor per side, >= 1.
+        multiple: sides are rounded to this multiple, in pixels (the patch).
+    """
+
+    def method(inference: Inference, inputs: Tensor, metas: list) -> Tensor:
+        size = (inputs.shape[-2], inputs.shape[-1])
+        larger = larger_size(size, scale, multiple)
+        enlarged = F.interpolate(inputs, larger, mode="bilinear", align_corners=False)
+        logits = inference(enlarged, sized(metas, larger))
+        return F.interpolate(logits, size, mode="bilinear", align_corners=False)
+
+    return method
+
+
+def larger_size(size: tuple[int, int], scale: float, multiple: int) -> tuple[int, int]:
+    """``(H, W)`` enlarged by ``scale``, rounded to the nearest multiple, never smaller."""
+    height, width = (max(side, round(side * scale / multiple) * multiple) for side in size)
+    return height, width
+
+
+def sized(metas: list, size: tuple[int, int]) -> list[dict[str, Any]]:
+    """Copies of the image metas that tell the heads to return logits of ``size``.
+
+    Copies, because slide mode writes each window's size into the metas that it is given.
+    """
+    shape = torch.Size(size)
+    return [{**meta, "img_shape": shape, "pad_shape": shape} for meta in metas]
+
+
+def _overlap(length: int, shift: int) -> tuple[slice, slice]:
+    """What both the image and a view moved by ``shift`` show, as slices of either."""
+    inside = slice(max(0, -shift), length - max(0, shift))
+    return inside, slice(inside.start + shift, inside.stop + shift)

@@ -1,0 +1,342 @@
+"""MMSegmentation's own Runner on the test data of a config, to be run again and again.
+
+The config's test dataloader, pipeline, evaluator and test loop are used as they are. What only
+matters for training, logging and drawing is left out, and nothing is written but to a temporary
+work_dir. Hooks of the config do not run.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import itertools
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..adapters import describe, find_backbone
+from ..core.translate import check_padding
+from ..errors import ConfigError, MissingDependencyError, SRTError
+from ..settings import Settings
+from ..wrapper import detach, wrapped
+from .cost import Peak, Stopwatch, peak_memory, timed
+from .patch import overridden
+from .scores import stack_areas
+
+_TRAINING = (
+    *("train_dataloader", "train_cfg", "optim_wrapper", "param_scheduler", "auto_scale_lr"),
+    *("val_dataloader", "val_cfg", "val_evaluator", "load_from", "resume"),
+    *("visualizer", "custom_hooks", "log_processor", "compile", "launcher"),
+)
+_TESTING = ("model", "test_dataloader", "test_evaluator", "test_cfg")
+_HOOKS = ("runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint")
+_count = itertools.count()
+
+
+class Run:
+    """What one run over the data gave: pixel counts, metrics, seconds per image, peak memory."""
+
+    def __init__(self, results: list, reported: dict, watch: Stopwatch, peak: Peak, sizes: list):
+        self.areas = stack_areas(results)
+        self.reported = {str(k): float(v) for k, v in reported.items()}
+        self.seconds = [s / n for s, n in zip(watch.seconds, sizes)]
+        self.peak = peak
+
+
+class Session:
+    """A model with its test data.
+
+    Args:
+        cfg: path of a config, or an MMEngine ``Config``.
+        options: overrides, as MMEngine's ``--cfg-options``.
+        limit: first so many images only; None = all.
+        batch_size: images per batch; None = as the config says.
+        workers: processes that load data.
+        device: torch device; None = MMEngine's choice.
+        seed: of MMEngine's random state.
+
+    Raises:
+        ConfigError: the config has no test data or does not build.
+        MissingDependencyError: MMSegmentation is not installed.
+    """
+
+    def __init__(
+        self,
+        cfg: Any,
+        *,
+        options: dict[str, Any] | None = None,
+        limit: int | None = None,
+        batch_size: int | None = None,
+        workers: int = 0,
+        device: str | torch.device | None = None,
+        seed: int = 0,
+    ) -> None:
+        import_mmseg()
+        self.device = _device(device)
+        self._folder = tempfile.mkdtemp(prefix="srt-compare-")
+        try:
+            self.cfg = _prepared(_read(cfg, options), self._folder, batch_size, workers, seed)
+            if limit is not None:
+                _limit(self.cfg, limit)
+            self._build(cfg if isinstance(cfg, (str, Path)) else "the config")
+        except BaseException:
+            self.close()
+            raise
+
+    def _build(self, name: Any) -> None:
+        from mmengine.hooks import Hook
+        from mmengine.runner import Runner
+        from mmseg.evaluation import IoUMetric
+
+        try:
+            self.runner = Runner.from_cfg(self.cfg)
+            evaluator = self.runner.test_evaluator
+            self.dataset = self.runner.test_dataloader.dataset
+        except SRTError:
+            raise
+        except Exception as error:
+            raise ConfigError(
+                f"Expected {name} to build with MMSegmentation, got {type(error).__name__}: "
+                f"{' '.join(str(error).split())}. Check the model, the data paths and "
+                "custom_imports of the config."
+            ) from error
+        metrics = [m for m in evaluator.metrics if isinstance(m, IoUMetric)]
+        if not metrics or metrics[0].format_only:
+            raise ConfigError(
+                f"Expected test_evaluator of {name} to be an IoUMetric with labels, got "
+                f"{[type(m).__name__ for m in evaluator.metrics]}; segmentation with mIoU is what "
+                "can be compared."
+            )
+        self.metric = metrics[0]
+        self.metric.output_dir = None
+        if not len(self.dataset):
+            raise ConfigError(f"Expected test data in {name}, got an empty dataset.")
+        self.model: nn.Module = self.runner.model
+        self.model.to(self.device)
+        self._watcher = _watcher(Hook, self.metric)
+        self.runner.register_hook(self._watcher)
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the log and remove the temporary work_dir."""
+        for handler in getattr(getattr(self, "runner", None), "logger", _NO_LOGGER).handlers:
+            handler.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    @property
+    def classes(self) -> list[str]:
+        """Class names of the data."""
+        return list(self.dataset.metainfo["classes"])
+
+    def take_settings(self) -> Settings | None:
+        """Unwrap a backbone that the config wrapped; its settings, None for a plain one."""
+        found = wrapped(self.model)
+        detach(self.model)
+        return found[0]._srt.settings if found else None
+
+    def first(self) -> None:
+        """Run the model on the first image."""
+        from mmengine.dataset import pseudo_collate
+
+        self.model.eval()
+        with torch.no_grad():
+            self.runner.model.test_step(pseudo_collate([self.dataset[0]]))
+
+    def run(self, on_images: Any = None) -> Run:
+        """``runner.test()`` once.
+
+        Args:
+            on_images: called with the number of images done, after every batch.
+        """
+        self._watcher.start(on_images)
+        with ExitStack() as stack:
+            peak = stack.enter_context(peak_memory(self.device))
+            watch = stack.enter_context(timed(self.model, "test_step", self.device))
+            reported = self.runner.test()
+        return Run(self._watcher.results, reported, watch, peak, self._watcher.sizes)
+
+    def own_padding(self) -> str:
+        """How the config's preprocessor completes test images."""
+        return str(getattr(self.model.data_preprocessor, "padding", "zeros"))
+
+    @contextmanager
+    def completed(self, padding: str | None) -> Iterator[None]:
+        """While active, the preprocessor completes test images by ``padding``.
+
+        Where the config completes nothing, images are completed to whole patches.
+        """
+        if padding is None:
+            yield
+            return
+        with overridden(self.model, "data_preprocessor", self._preprocessor(padding)):
+            yield
+
+    def _preprocessor(self, padding: str) -> nn.Module:
+        from mmseg.models.data_preprocessor import SegDataPreProcessor
+        from mmseg.registry import MODELS
+
+        check_padding(padding)
+        own = self.model.data_preprocessor
+        if not isinstance(own, SegDataPreProcessor):
+            raise ConfigError(
+                f"Expected a SegDataPreProcessor with complete={padding!r}, got "
+                f"{type(own).__name__}; leave --complete out."
+            )
+        config = dict(self.cfg.model.get("data_preprocessor") or self.cfg.data_preprocessor)
+        config.update(type="PaddedSegDataPreProcessor", padding=padding)
+        if not config.get("test_cfg"):
+            patch = describe(find_backbone(self.model)).patch
+            if patch is None:
+                raise ConfigError(
+                    f"Expected test_cfg=dict(size_divisor=...) in the data_preprocessor with "
+                    f"complete={padding!r}, because the patch of this backbone is not known; add "
+                    "--cfg-options model.data_preprocessor.test_cfg.size_divisor=<patch>."
+                )
+            config["test_cfg"] = {"size_divisor": patch}
+        built: nn.Module = MODELS.build(config)
+        return built.to(self.device)
+
+
+def import_mmseg() -> None:
+    """Import MMSegmentation with everything it registers, on the full mmcv or on mmcv-lite.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
+    for package in ("mmengine", "mmseg"):
+        try:
+            found = importlib.util.find_spec(package)
+        except ValueError:  # blocked by a None in sys.modules
+            found = None
+        if found is None:
+            raise MissingDependencyError(
+                f"Comparing MMSegmentation models needs {package}, which is not installed: "
+                "pip install 'srt-plugins[mmseg]' and one of mmcv-lite==2.1.0, mmcv==2.1.0."
+            )
+    importlib.import_module("srt_plugins.mmseg")  # first: makes mmseg.models importable
+    from mmseg.utils import register_all_modules
+
+    register_all_modules(init_default_scope=False)
+
+
+class _Silent:
+    handlers: tuple = ()
+
+
+_NO_LOGGER = _Silent()
+
+
+def _watcher(base: type, metric: Any) -> Any:
+    """A hook that copies each image's pixel counts before the metric sums and drops them."""
+
+    class Watcher(base):
+        def start(self, on_images: Any) -> None:
+            self.on_images = on_images
+            self.results: list = []
+            self.sizes: list[int] = []
+
+        def after_test_iter(
+            self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+        ) -> None:
+            self.results.extend(metric.results[len(self.results) :])
+            self.sizes.append(len(outputs))
+            if self.on_images is not None:
+                self.on_images(sum(self.sizes))
+
+    return Watcher()
+
+
+def _read(cfg: Any, options: dict[str, Any] | None) -> Any:
+    from mmengine.config import Config
+
+    if isinstance(cfg, (str, Path)):
+        if not Path(cfg).is_file():
+            raise ConfigError(f"Expected config to be a file, got {cfg}, which does not exist.")
+        try:
+            read = Config.fromfile(str(cfg))
+        except SRTError:
+            raise
+        except Exception as error:
+            raise ConfigError(
+                f"{cfg} is not a config that MMEngine reads: {type(error).__name__}: "
+                f"{' '.join(str(error).split())}."
+            ) from error
+    elif isinstance(cfg, Config):
+        read = Config(cfg.to_dict(), filename=cfg.filename)
+    else:
+        raise ConfigError(f"Expected cfg to be a path or a Config, got {type(cfg).__name__}.")
+    if options:
+        read.merge_from_dict(options)
+    return read
+
+
+def _prepared(cfg: Any, folder: str, batch_size: int | None, workers: int, seed: int) -> Any:
+    """The config with everything that testing does not need taken out."""
+    missing = [key for key in _TESTING if cfg.get(key) is None]
+    if missing:
+        raise ConfigError(
+            f"Expected a config with {', '.join(_TESTING)}, but {', '.join(missing)} "
+            f"{'is' if len(missing) == 1 else 'are'} missing; a config that MMSegmentation's own "
+            "tools/test.py can run is what is needed."
+        )
+    for key in _TRAINING:
+        cfg.pop(key, None)
+    cfg.work_dir = folder
+    cfg.log_level = "ERROR"
+    cfg.default_hooks = dict.fromkeys(_HOOKS)
+    cfg.experiment_name = f"srt_compare_{next(_count)}"
+    cfg.randomness = {"seed": seed}
+    cfg.setdefault("default_scope", "mmseg")
+    loader = cfg.test_dataloader
+    if batch_size is not None:
+        loader.batch_size = batch_size
+    loader.num_workers = workers
+    loader.persistent_workers = workers > 0
+    if not workers:
+        loader.pop("prefetch_factor", None)
+    loader.sampler = {"type": "DefaultSampler", "shuffle": False}
+    loader.pop("batch_sampler", None)
+    return cfg
+
+
+def _limit(cfg: Any, limit: int) -> None:
+    from mmengine.dataset import BaseDataset
+    from mmengine.registry import DefaultScope
+    from mmseg.registry import DATASETS
+
+    if limit < 1:
+        raise ConfigError(f"Expected limit to be at least 1, got {limit}.")
+    dataset = cfg.test_dataloader.dataset
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        kind = DATASETS.get(dataset.type) if isinstance(dataset.type, str) else dataset.type
+    if not (isinstance(kind, type) and issubclass(kind, BaseDataset)):
+        raise ConfigError(
+            f"Expected a dataset that can be cut with limit={limit}, got {dataset.type}; leave "
+            "--limit out."
+        )
+    dataset.indices = limit
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+    except RuntimeError:
+        raise ConfigError(
+            f"Expected device to be one such as 'cpu' or 'cuda:0', got {device!r}."
+        ) from None
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"Expected a device that is there, got {device} without CUDA; use cpu.")
+    return found

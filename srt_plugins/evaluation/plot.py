@@ -1,0 +1,135 @@
+"""A comparison as a picture: gain over the plain model against cost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..errors import MissingDependencyError
+from .files import replacing
+from .results import Comparison, Result
+
+# Colour-blind safe (Okabe and Ito), one hue per kind; rows of a kind differ by marker.
+_COLOURS = {"plain": "#555555", "control": "#0072B2", "srt": "#D55E00", "other": "#009E73"}
+_MARKERS = {
+    "plain": "o",
+    "control": "sDv^<>",
+    "srt": "oPX*hp",
+    "other": "sDv^<>",
+}
+_GROUPS = {"plain": "Plain model", "control": "1x controls", "srt": "SRT", "other": "Others"}
+
+
+def save_plot(comparison: Comparison, path: str | Path, title: str = "") -> Path:
+    """Write a PNG: gain in mIoU with 95 % intervals against cost in forwards of the plain model.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingDependencyError(
+            "The picture needs matplotlib, which is not installed: pip install "
+            "'srt-plugins[plots]'."
+        ) from error
+    figure = Figure(figsize=(9.5, 4.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    control = comparison[comparison.control]
+    axes.axhline(0, color=_COLOURS["plain"], linewidth=1)
+    if control.row.kind == "control":
+        axes.axhline(control.gain, color=_COLOURS["control"], linewidth=1.2, linestyle="--")
+    handles = _points(axes, comparison)
+    _legend(axes, handles, comparison)
+    _scale(axes, comparison.results)
+    axes.set_xlabel("cost in forwards of the plain model (FLOPs; equal costs stand side by side)")
+    axes.set_ylabel("gain over plain, points of mIoU")
+    heading = title or "Gain over the plain model"
+    axes.set_title(
+        f"{heading}: plain mIoU {comparison.results[0].mIoU:.2f}, {comparison.images} images, "
+        "95 % intervals",
+        fontsize=11,
+        loc="left",
+    )
+    axes.grid(alpha=0.25)
+    with replacing(path) as part:
+        figure.savefig(part, dpi=150, format="png")
+    return Path(path)
+
+
+def _points(axes: Any, comparison: Comparison) -> dict[str, Any]:
+    used: dict[str, int] = {}
+    handles: dict[str, Any] = {}
+    for result, cost in zip(comparison.results, dodged(comparison.results)):
+        kind = result.row.kind
+        nth = used.setdefault(kind, 0)
+        used[kind] += 1
+        bounds = result.gain_interval
+        # Percentile intervals need not hold the estimate; matplotlib wants lengths >= 0.
+        error = (
+            None
+            if bounds is None or kind == "plain"
+            else [[max(0.0, result.gain - bounds[0])], [max(0.0, bounds[1] - result.gain)]]
+        )
+        handles[result.name] = axes.errorbar(
+            [cost],
+            [result.gain],
+            yerr=error,
+            color=_COLOURS[kind],
+            marker=_MARKERS[kind][nth % len(_MARKERS[kind])],
+            markersize=8,
+            markerfacecolor="white" if kind == "control" else _COLOURS[kind],
+            linestyle="none",
+            capsize=3,
+            zorder=3,
+        )
+    return handles
+
+
+def _legend(axes: Any, handles: dict[str, Any], comparison: Comparison) -> None:
+    """Rows by kind beside the picture, where no label can cover a point."""
+    from matplotlib.lines import Line2D
+
+    shown, labels = [], []
+    for kind, heading in _GROUPS.items():
+        results = comparison.of_kind(kind)
+        if not results:
+            continue
+        if kind != "plain":
+            shown.append(Line2D([], [], linestyle="none"))
+            labels.append(f"$\\bf{{{heading.replace(' ', chr(92) + ' ')}}}$")
+        for result in results:
+            shown.append(handles[result.name])
+            best = " (best, dashed)" if result.name == comparison.control != "plain" else ""
+            gain = "" if kind == "plain" else f": {result.gain:+.2f}"
+            labels.append(f"{result.name.removeprefix('1x ')}{gain}{best}")
+    axes.legend(
+        shown, labels, loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize=9
+    )
+
+
+def dodged(results: list[Result], gap: float = 0.07) -> list[float]:
+    """Costs, those that would cover each other moved apart by a few percent."""
+    placed: list[float] = []
+    for result in results:
+        cost = result.flops_ratio if result.flops_ratio > 0 else 1.0
+        while any(abs(cost / other - 1) < gap * 0.9 for other in placed):
+            cost *= 1 + gap
+        placed.append(cost)
+    return placed
+
+
+def _scale(axes: Any, results: list[Result]) -> None:
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    most = max([r.flops_ratio for r in results if r.flops_ratio > 0], default=1.0)
+    axes.set_xscale("log", base=2)
+    ticks = [1.0]
+    while ticks[-1] < most * 1.1:
+        ticks.append(2 * ticks[-1])
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    axes.set_xlim(0.85, max(ticks[-1], most * 1.4) * 1.05)

@@ -1,0 +1,156 @@
+"""Which rows a comparison has, and what each of them is called."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Union
+
+from ..core.resample import smoothing_kernel
+from ..core.views import Views
+from ..errors import ConfigError, nearest
+from ..settings import Settings
+
+RowArg = Union[Settings, Mapping[str, Any]]
+
+# What can be left out: the 1x controls and the three other ensembles.
+SKIPPABLE = ("controls", "oe", "flip", "larger")
+CONTROL_KERNELS = (3, 5)
+DEFAULT_ROWS: tuple[Mapping[str, Any], ...] = ({}, {"smooth": 3})
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a comparison.
+
+    Attributes:
+        name: unique, for people.
+        kind: ``"plain"``, ``"control"`` (costs one forward), ``"srt"`` or ``"other"``.
+        method: ``"plain"``, ``"srt"``, ``"oe"``, ``"flip"`` or ``"larger"``.
+        views: views (forwards) per image.
+        settings: those of SRT, where the method is ``"srt"``.
+        own_padding: the model's own completion of partial patches, whatever was asked.
+    """
+
+    name: str
+    kind: str
+    method: str
+    views: int = 1
+    settings: Settings | None = None
+    own_padding: bool = False
+
+
+def settings_of(row: RowArg) -> Settings:
+    """Checked settings of a row given as keywords or as :class:`Settings`."""
+    if isinstance(row, Settings):
+        return row
+    if not isinstance(row, Mapping):
+        raise ConfigError(
+            f"Expected each row to be Settings or a dict of keywords, got {type(row).__name__}."
+        )
+    return Settings.of(**row)
+
+
+def keywords(settings: Settings) -> dict[str, Any]:
+    """The settings as keywords (shallow: a list of views stays one)."""
+    return {f.name: getattr(settings, f.name) for f in fields(settings)}
+
+
+def check_skip(skip: Sequence[str]) -> frozenset[str]:
+    """The rows to leave out, or a :class:`ConfigError`."""
+    for name in skip:
+        if name not in SKIPPABLE:
+            raise ConfigError(
+                f"Expected skip to name some of {', '.join(SKIPPABLE)}, got {name!r}; did you mean "
+                f"{nearest(name, SKIPPABLE, 1)}?"
+            )
+    return frozenset(skip)
+
+
+def plan(
+    srt: Sequence[tuple[Settings, Views]],
+    skip: frozenset[str] = frozenset(),
+    own_padding: bool = False,
+) -> list[Row]:
+    """All rows of a comparison.
+
+    Args:
+        srt: settings of the SRT rows with their views, at least one.
+        skip: what to leave out, of :data:`SKIPPABLE`.
+        own_padding: add the plain model with its own completion of partial patches as a control
+            (where another way was asked for).
+    """
+    first, views = srt[0]
+    count = len(views)
+    rows = [Row("plain", "plain", "plain")]
+    if own_padding:
+        rows.append(Row("1x plain, own padding", "control", "plain", own_padding=True))
+    if "controls" not in skip:
+        rows += _controls([settings for settings, _ in srt])
+    names: set[str] = set()
+    for settings, own in srt:
+        name = srt_name(settings, len(own))
+        if name in names:
+            name += f" {_differences(settings)}"
+        if name in names:
+            continue  # the same settings twice
+        names.add(name)
+        rows.append(Row(name, "srt", "srt", len(own), settings))
+    if "oe" not in skip:
+        rows.append(Row(f"output ensemble (OE), {count} views", "other", "oe", count, first))
+    if "flip" not in skip:
+        rows.append(Row("flip TTA", "other", "flip", 2))
+    if "larger" not in skip and count > 1:
+        rows.append(Row(f"larger input, x{count**0.5:.3g} per side", "other", "larger", 1))
+    return rows
+
+
+def srt_name(settings: Settings, views: int) -> str:
+    """What a row of SRT is called."""
+    parts = [f"SRT {views} view" + ("s" if views != 1 else "")]
+    if settings.level is not None:
+        parts.append(f"level {settings.level}")
+    if settings.statistic != "mean":
+        parts.append(settings.statistic)
+    if settings.layer is not None:
+        parts.append(f"layer {settings.layer}")
+    if settings.outputs is not None:
+        parts.append(f"outputs {','.join(map(str, settings.outputs))}")
+    if settings.stride is not None:
+        parts.append(f"stride {settings.stride}")
+    if settings.padding != "replicate":
+        parts.append(settings.padding)
+    smooth = smoothing_name(settings)
+    return ", ".join(parts) + (f" + {smooth}" if smooth else "")
+
+
+def smoothing_name(settings: Settings) -> str:
+    """Taps as ``[1 2 1]/4``, empty without smoothing."""
+    kernel = smoothing_kernel(settings.smooth)
+    if kernel is None:
+        return ""
+    least = min(tap for tap in kernel if tap)
+    taps = [tap / least for tap in kernel]
+    return f"[{' '.join(f'{tap:.3g}' for tap in taps)}]/{sum(taps):.3g}"
+
+
+def _controls(srt: Sequence[Settings]) -> list[Row]:
+    """Smoothing without views: two standard kernels, and each SRT row that smooths, at one view."""
+    standard = [Settings(views=[(0, 0)], smooth=k, padding=srt[0].padding) for k in CONTROL_KERNELS]
+    single = [
+        s.but(views=[(0, 0)], level=None, statistic="mean", dispersion=False)
+        for s in srt
+        if smoothing_kernel(s.smooth) is not None
+    ]
+    rows: dict[str, Row] = {}
+    for settings in (*standard, *single):
+        name = srt_name(settings, 1).removeprefix("SRT 1 view").lstrip(", +")
+        name = f"1x smoothing {name}"
+        rows.setdefault(name, Row(name, "control", "srt", 1, settings))
+    return list(rows.values())
+
+
+def _differences(settings: Settings) -> str:
+    changed = {f.name: getattr(settings, f.name) for f in fields(settings)}
+    default = Settings()
+    return ", ".join(f"{k}={v!r}" for k, v in changed.items() if v != getattr(default, k))
