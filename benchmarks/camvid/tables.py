@@ -3,9 +3,10 @@
     CAMVID_ROOT=path/to/camvid python benchmarks/camvid/tables.py path/to/vit_camvid.pth \
         --complete replicate --out benchmarks/results
 
-Every row is a full `Runner.test()` over all images. Many rows share views, so the backbone's output
-is remembered by input (a view that was run for one row is not run again for the next): figures are
-the same, and seconds are not reported here. `srt compare` measures cost, and the output-level rivals.
+Every row is a full `Runner.test()` over all images. Many rows share views, so the backbone's
+output is remembered by input (a view that was run for one row is not run again for the next):
+figures are the same, and seconds are not reported here. `srt compare` measures cost, and the
+output-level rivals.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from tqdm import tqdm
 
 import srt_plugins.mmseg  # noqa: F401  (registers, and makes mmseg importable with mmcv-lite)
 from srt_plugins import srt_enabled
-from srt_plugins.core import resample, statistics
+from srt_plugins.core import resample
 
 SQUARE = {
     m: [(dy, dx) for dy in m for dx in m]
