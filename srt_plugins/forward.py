@@ -41,6 +41,15 @@ class State:
     needs_weights: bool = False
     dispersion: tuple[Tensor, ...] = ()
     warned: set[str] = field(default_factory=set)
+    _resolved: tuple[Settings, Views] | None = None
+
+    def views(self) -> Views:
+        """The views of the current settings, resolved once for each settings object."""
+        if self._resolved is None or self._resolved[0] is not self.settings:
+            patch = self.adapter.patch or 1
+            views = resolve(self.settings.views, self.settings.level, patch)
+            self._resolved = (self.settings, views)
+        return self._resolved[1]
 
 
 def check(settings: Settings, adapter: Adapter) -> None:
@@ -67,7 +76,7 @@ def run(module: nn.Module, state: State, plain: Plain, args: tuple, kwargs: dict
             state.adapter, lambda image: plain(image, *rest, **kwargs), images[:1]
         )
         check(state.settings, state.adapter)
-    views = resolve(state.settings.views, state.settings.level, state.adapter.patch or 1)
+    views = state.views()
     how = state.settings.aggregation()
     if views.is_identity and how.kernel is None and state.settings.stride is None:
         return plain(*args, **kwargs)

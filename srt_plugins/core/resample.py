@@ -193,7 +193,7 @@ def _build(
     coverage = (weights[:, None, None] * covers[0][:, :, None] * covers[1][:, None]).sum(0)
     exact = [*matrices, *covers, weights, coverage]
     made = Alignment(
-        *(t.to(device=device, dtype=dtype) for t in exact),
+        *(t.to(dtype).to(device) for t in exact),
         *(None if i is None else i.to(device) for i in indices),
     )
     hidden = int((made.expand(made.coverage) <= 0).sum())
