@@ -260,7 +260,11 @@ def segmentor(backbone=None, **keywords):
     config = dict(
         type="EncoderDecoder",
         data_preprocessor=dict(
-            type="SegDataPreProcessor", mean=[120.0] * 3, std=[60.0] * 3, bgr_to_rgb=True
+            type="SegDataPreProcessor",
+            mean=[120.0] * 3,
+            std=[60.0] * 3,
+            bgr_to_rgb=True,
+            size_divisor=PATCH,
         ),
         backbone=backbone or vit(),
         decode_head=dict(
