@@ -141,9 +141,9 @@ class Session:
 
     def take_settings(self) -> Settings | None:
         """Unwrap a backbone that the config wrapped; its settings, None for a plain one."""
-        found = wrapped(self.model)
+        found = [module._srt.settings for module in wrapped(self.model)]
         detach(self.model)
-        return found[0]._srt.settings if found else None
+        return found[0] if found else None
 
     def first(self) -> None:
         """Run the model on the first image."""
@@ -194,7 +194,7 @@ class Session:
                 f"{type(own).__name__}; leave --complete out."
             )
         config = dict(self.cfg.model.get("data_preprocessor") or self.cfg.data_preprocessor)
-        config.update(type="PaddedSegDataPreProcessor", padding=padding)
+        config.update(type="PaddedSegDataPreProcessor", padding=padding, _scope_="mmseg")
         if not config.get("test_cfg"):
             patch = describe(find_backbone(self.model)).patch
             if patch is None:
