@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,10 +75,12 @@ def read_weights(path: str | Path, trust: bool = False) -> dict[str, Tensor]:
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=not trust)
     except pickle.UnpicklingError as error:
-        if trust or not _asks_for_trust(error):
-            raise CheckpointError(f"{path} is not a checkpoint: {_first_line(error)}.") from error
+        if trust or _unreadable(error):
+            raise CheckpointError(f"{path} is not a checkpoint: no file of torch.save.") from error
+        named = re.search(r"GLOBAL (\S+)", str(error))
+        what = f" ({named.group(1)})" if named else ""
         raise CheckpointError(
-            f"{path} holds more than plain tensors, and loading it may run code from the file. "
+            f"{path} holds more than plain tensors{what}, and loading it may run code from the file. "
             "If you trust it, use --trust-checkpoint (trust_checkpoint=True)."
         ) from error
     except (RuntimeError, EOFError, KeyError, ValueError) as error:
@@ -97,9 +100,9 @@ def _listed(keys: list[str] | tuple[str, ...]) -> str:
     return (", ".join(repr(k) for k in keys[:_SHOWN]) or "none") + more
 
 
-def _asks_for_trust(error: Exception) -> bool:
-    """Whether torch refused on purpose, rather than failed to read the file."""
-    return "weights only load failed" in str(error).lower()
+def _unreadable(error: Exception) -> bool:
+    """Whether torch failed to read the file, rather than refused on purpose."""
+    return any(text in str(error) for text in ("Unsupported operand", "invalid load key"))
 
 
 def _first_line(error: Exception) -> str:

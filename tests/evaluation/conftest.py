@@ -84,7 +84,7 @@ def fit_head(model: torch.nn.Module, root: Path) -> None:
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory):
-    """``.config`` and ``.checkpoint`` as paths, ``.write(name, text)`` for derived configs, ``.build``."""
+    """``.config`` and ``.checkpoint`` are paths; ``.write(name, text)`` derives a config."""
     from srt_plugins.evaluation.mmseg_session import import_mmseg
 
     import_mmseg()

@@ -21,7 +21,7 @@ from srt_plugins.evaluation.methods import (
 
 
 class Segmentor(nn.Module):
-    """Patch tokens of 4 pixels, position-dependent, upsampled to the size that the metas ask for."""
+    """Tokens of 4 pixels that depend on their position, upsampled to what the metas ask for."""
 
     def __init__(self) -> None:
         super().__init__()
