@@ -80,8 +80,8 @@ def read_weights(path: str | Path, trust: bool = False) -> dict[str, Tensor]:
         named = re.search(r"GLOBAL (\S+)", str(error))
         what = f" ({named.group(1)})" if named else ""
         raise CheckpointError(
-            f"{path} holds more than plain tensors{what}, and loading it may run code from the file. "
-            "If you trust it, use --trust-checkpoint (trust_checkpoint=True)."
+            f"{path} holds more than plain tensors{what}, and loading it may run code from the "
+            "file. If you trust it, use --trust-checkpoint (trust_checkpoint=True)."
         ) from error
     except (RuntimeError, EOFError, KeyError, ValueError) as error:
         raise CheckpointError(f"{path} is not a checkpoint: {_first_line(error)}.") from error

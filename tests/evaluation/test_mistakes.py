@@ -1,4 +1,4 @@
-"""What a user gets wrong: one line on stderr with the next step, exit code 2, and nothing written."""
+"""What a user gets wrong: one line on stderr with the next step, exit code 2, no output."""
 
 from __future__ import annotations
 
