@@ -14,6 +14,7 @@ from numbers import Integral, Real
 from typing import Any, Union
 
 from ..errors import ConfigError
+from . import designs
 
 ViewsArg = Union[None, str, int, Sequence[Any], "Views"]
 VIEW_CHOICES = "'grid', 'phases', 'phases:m', a number of views, or a list of (dy, dx[, weight])"
@@ -73,7 +74,7 @@ def phases(patch: int, per_axis: int = 2) -> Views:
             f"Expected phases per axis between 1 and the patch size ({patch}), got {per_axis}. "
             "Use views='phases' for the default of two per axis."
         )
-    axis = [_wrap(round(i * patch / per_axis), patch) for i in range(per_axis)]
+    axis = [designs.wrap(round(i * patch / per_axis), patch) for i in range(per_axis)]
     return _uniform([(dy, dx) for dy in axis for dx in axis], patch)
 
 
@@ -93,18 +94,10 @@ def best(n: int, patch: int) -> Views:
     root = math.isqrt(n)
     if root * root == n and root <= patch:
         return phases(patch, root)
-    candidates = []
-    for g in range(1, n):
-        points = [
-            (_wrap(round(i * patch / n), patch), _wrap(round((i * g % n) * patch / n), patch))
-            for i in range(n)
-        ]
-        if len(set(points)) == n:
-            spread = min(_torus2(p, q, patch) for k, p in enumerate(points) for q in points[:k])
-            candidates.append((spread, -g, points))
-    if candidates:
-        return _uniform(max(candidates)[2], patch)
-    # Rounding merged lattice points (patch < n): take the first n of the full set of phases.
+    lattice = designs.lattice(n, patch)
+    if lattice is not None:
+        return _uniform(lattice, patch)
+    # Rounding merged lattice points (few distinct phases): take the first n of the full set.
     every = phases(patch, patch)
     return Views(every.translations[:n], every.weights[:n])
 
@@ -238,35 +231,5 @@ def _is_int(value: Any) -> bool:
 
 
 def _uniform(points: list[tuple[int, int]], period: int) -> Views:
-    ordered = _spread(points, period)
+    ordered = designs.spread(points, period)
     return Views(tuple(ordered), (1.0,) * len(ordered))
-
-
-def _spread(points: list[tuple[int, int]], period: int) -> list[tuple[int, int]]:
-    """Farthest-point order on the torus, from the centre, so that every prefix is spread out."""
-    remaining = sorted(set(points), key=lambda p: (p[0] ** 2 + p[1] ** 2, p))
-    ordered = [remaining.pop(0)]
-    distance = {p: _torus2(p, ordered[0], period) for p in remaining}
-    while remaining:
-        mean = (sum(p[0] for p in ordered), sum(p[1] for p in ordered))
-        # Ties go to the point that pulls the running mean back to zero.
-        chosen = max(
-            remaining,
-            key=lambda p: (distance[p], -((p[0] + mean[0]) ** 2 + (p[1] + mean[1]) ** 2)),
-        )
-        remaining.remove(chosen)
-        ordered.append(chosen)
-        for p in remaining:
-            distance[p] = min(distance[p], _torus2(p, chosen, period))
-    return ordered
-
-
-def _torus2(p: tuple[int, int], q: tuple[int, int], period: int) -> int:
-    dy, dx = (abs(a - b) % period for a, b in zip(p, q))
-    return min(dy, period - dy) ** 2 + min(dx, period - dx) ** 2
-
-
-def _wrap(d: int, period: int) -> int:
-    """``d`` modulo the period, in ``(-period / 2, period / 2]``."""
-    d %= period
-    return d - period if 2 * d > period else d
