@@ -63,10 +63,14 @@ def count_flops(run: Callable[[], Any]) -> int:
 
 @dataclass
 class Peak:
-    """Peak memory in bytes; None where the system does not tell. ``kind`` says which memory."""
+    """Peak memory in bytes; None where the system does not tell."""
 
     bytes: int | None = None
-    kind: str = ""
+
+
+def memory_kind(device: torch.device) -> str:
+    """Which memory :func:`peak_memory` measures."""
+    return "allocated on the GPU" if device.type == "cuda" else "resident in this process"
 
 
 @contextmanager
@@ -75,14 +79,12 @@ def peak_memory(device: torch.device) -> Iterator[Peak]:
     peak = Peak()
     gc.collect(1)  # a full collection takes half a second beside these frameworks
     if device.type == "cuda":
-        peak.kind = "allocated on the GPU"
         torch.cuda.synchronize(device)
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
         yield peak
         peak.bytes = torch.cuda.max_memory_allocated(device)
         return
-    peak.kind = "resident in the process"
     with suppress(OSError, AttributeError):  # glibc: give back what earlier rows freed
         ctypes.CDLL(None).malloc_trim(0)
     if _reset_high_water_mark():

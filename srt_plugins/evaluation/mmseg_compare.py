@@ -16,7 +16,7 @@ from ..settings import Settings
 from ..wrapper import srt_enabled, wrapped
 from .bootstrap import RESAMPLES
 from .checkpoint import load_weights
-from .cost import count_flops
+from .cost import count_flops, memory_kind
 from .environment import hardware, versions
 from .methods import flip, inference_by, larger_input, output_ensemble
 from .mmseg_session import Session
@@ -129,6 +129,7 @@ def compare_mmseg(
             "missing_keys": list(loaded.missing),
             "unexpected_keys": list(loaded.unexpected),
             "device": str(session.device),
+            "peak_memory_is": memory_kind(session.device),
             "hardware": hardware(session.device),
             "versions": versions(),
         }

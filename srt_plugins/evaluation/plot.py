@@ -52,6 +52,7 @@ def save_plot(comparison: Comparison, path: str | Path, title: str = "") -> Path
         "95 % intervals",
         fontsize=11,
         loc="left",
+        parse_math=False,
     )
     axes.grid(alpha=0.25)
     with replacing(path) as part:
@@ -99,15 +100,19 @@ def _legend(axes: Any, handles: dict[str, Any], comparison: Comparison) -> None:
             continue
         if kind != "plain":
             shown.append(Line2D([], [], linestyle="none"))
-            labels.append(f"$\\bf{{{heading.replace(' ', chr(92) + ' ')}}}$")
+            labels.append(heading)
         for result in results:
             shown.append(handles[result.name])
             best = " (best, dashed)" if result.name == comparison.control != "plain" else ""
             gain = "" if kind == "plain" else f": {result.gain:+.2f}"
             labels.append(f"{result.name.removeprefix('1x ')}{gain}{best}")
-    axes.legend(
+    legend = axes.legend(
         shown, labels, loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize=9
     )
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+        if text.get_text() in _GROUPS.values():
+            text.set_fontweight("bold")
 
 
 def dodged(results: list[Result], gap: float = 0.07) -> list[float]:

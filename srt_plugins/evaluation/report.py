@@ -55,6 +55,7 @@ def footnotes(comparison: Comparison) -> str:
     lines = [
         f"Best 1x: {comparison.control}, the best of the rows that cost one forward, chosen by "
         "mIoU on all of these images and held fixed in the resamples.",
+        f"s/image: median, the model alone. Memory: peak, {comparison.context['peak_memory_is']}.",
         *comparison.notes,
     ]
     return "\n".join(lines)

@@ -104,7 +104,12 @@ class Comparison:
         return max(self.of_kind("srt"), key=lambda r: r.mIoU)
 
     def conclusion(self) -> str:
-        """What SRT adds beyond the best control, in one or two sentences."""
+        """What SRT adds beyond the best control, and what gains more, in a few sentences."""
+        rivals = [r for r in self.of_kind("other") if r.mIoU > self.best_srt.mIoU]
+        more = "".join(f" {r.name} gains more: {r.gain:+.2f} over plain." for r in rivals)
+        return self._beyond_control() + more
+
+    def _beyond_control(self) -> str:
         control, srt = self[self.control], self.best_srt
         if control.row.kind == "plain":
             start = "No 1x control beats the plain model."

@@ -87,15 +87,7 @@ def plan(
         rows.append(Row("1x plain, own padding", "control", "plain", own_padding=True))
     if "controls" not in skip:
         rows += _controls([settings for settings, _ in srt])
-    names: set[str] = set()
-    for settings, own in srt:
-        name = srt_name(settings, len(own))
-        if name in names:
-            name += f" {_differences(settings)}"
-        if name in names:
-            continue  # the same settings twice
-        names.add(name)
-        rows.append(Row(name, "srt", "srt", len(own), settings))
+    rows += _srt_rows(srt)
     if "oe" not in skip:
         rows.append(Row(f"output ensemble (OE), {count} views", "other", "oe", count, first))
     if "flip" not in skip:
@@ -150,7 +142,26 @@ def _controls(srt: Sequence[Settings]) -> list[Row]:
     return list(rows.values())
 
 
-def _differences(settings: Settings) -> str:
-    changed = {f.name: getattr(settings, f.name) for f in fields(settings)}
-    default = Settings()
-    return ", ".join(f"{k}={v!r}" for k, v in changed.items() if v != getattr(default, k))
+def _srt_rows(srt: Sequence[tuple[Settings, Views]]) -> list[Row]:
+    """A row each; the same views and settings once, whatever way the views were given in."""
+    rows: dict[str, Row] = {}
+    known: set[tuple] = set()
+    for settings, views in srt:
+        weighted = tuple(sorted(zip(views.translations, views.weights)))
+        same = settings.but(views=None, level=None, view_batch="auto", dispersion=False)
+        key = (weighted, repr(same))
+        if key in known:
+            continue
+        known.add(key)
+        name = srt_name(settings, len(views))
+        if name in rows:
+            name += f", at {' '.join(f'({y},{x})' for y, x in views.translations[:_SHOWN])}"
+            name += " …" if len(views) > _SHOWN else ""
+        while name in rows:
+            name += "'"
+        rows[name] = Row(name, "srt", "srt", len(views), settings)
+    return list(rows.values())
+
+
+# Translations shown where only they tell two rows apart.
+_SHOWN = 4
