@@ -7,9 +7,6 @@ work_dir. Hooks of the config do not run.
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import itertools
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -22,21 +19,13 @@ from torch import nn
 
 from ..adapters import describe, find_backbone
 from ..core.translate import check_padding
-from ..errors import ConfigError, MissingDependencyError, SRTError
+from ..errors import ConfigError, SRTError
 from ..settings import Settings
 from ..wrapper import detach, wrapped
 from .cost import Peak, Stopwatch, peak_memory, timed
+from .mmseg_config import import_mmseg, limit_images, prepared, read_config
 from .patch import overridden
 from .scores import stack_areas
-
-_TRAINING = (
-    *("train_dataloader", "train_cfg", "optim_wrapper", "param_scheduler", "auto_scale_lr"),
-    *("val_dataloader", "val_cfg", "val_evaluator", "load_from", "resume"),
-    *("visualizer", "custom_hooks", "log_processor", "compile", "launcher"),
-)
-_TESTING = ("model", "test_dataloader", "test_evaluator", "test_cfg")
-_HOOKS = ("runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint")
-_count = itertools.count()
 
 
 class Run:
@@ -81,9 +70,9 @@ class Session:
         self.device = _device(device)
         self._folder = tempfile.mkdtemp(prefix="srt-compare-")
         try:
-            self.cfg = _prepared(_read(cfg, options), self._folder, batch_size, workers, seed)
+            self.cfg = prepared(read_config(cfg, options), self._folder, batch_size, workers, seed)
             if limit is not None:
-                _limit(self.cfg, limit)
+                limit_images(self.cfg, limit)
             self._build(cfg if isinstance(cfg, (str, Path)) else "the config")
         except BaseException:
             self.close()
@@ -208,28 +197,6 @@ class Session:
         return built.to(self.device)
 
 
-def import_mmseg() -> None:
-    """Import MMSegmentation with everything it registers, on the full mmcv or on mmcv-lite.
-
-    Raises:
-        MissingDependencyError: it is not installed.
-    """
-    for package in ("mmengine", "mmseg"):
-        try:
-            found = importlib.util.find_spec(package)
-        except ValueError:  # blocked by a None in sys.modules
-            found = None
-        if found is None:
-            raise MissingDependencyError(
-                f"Comparing MMSegmentation models needs {package}, which is not installed: "
-                "pip install 'srt-plugins[mmseg]' and one of mmcv-lite==2.1.0, mmcv==2.1.0."
-            )
-    importlib.import_module("srt_plugins.mmseg")  # first: makes mmseg.models importable
-    from mmseg.utils import register_all_modules
-
-    register_all_modules(init_default_scope=False)
-
-
 class _Silent:
     handlers: tuple = ()
 
@@ -255,77 +222,6 @@ def _watcher(base: type, metric: Any) -> Any:
                 self.on_images(sum(self.sizes))
 
     return Watcher()
-
-
-def _read(cfg: Any, options: dict[str, Any] | None) -> Any:
-    from mmengine.config import Config
-
-    if isinstance(cfg, (str, Path)):
-        if not Path(cfg).is_file():
-            raise ConfigError(f"Expected config to be a file, got {cfg}, which does not exist.")
-        try:
-            read = Config.fromfile(str(cfg))
-        except SRTError:
-            raise
-        except Exception as error:
-            raise ConfigError(
-                f"{cfg} is not a config that MMEngine reads: {type(error).__name__}: "
-                f"{' '.join(str(error).split())}."
-            ) from error
-    elif isinstance(cfg, Config):
-        read = Config(cfg.to_dict(), filename=cfg.filename)
-    else:
-        raise ConfigError(f"Expected cfg to be a path or a Config, got {type(cfg).__name__}.")
-    if options:
-        read.merge_from_dict(options)
-    return read
-
-
-def _prepared(cfg: Any, folder: str, batch_size: int | None, workers: int, seed: int) -> Any:
-    """The config with everything that testing does not need taken out."""
-    missing = [key for key in _TESTING if cfg.get(key) is None]
-    if missing:
-        raise ConfigError(
-            f"Expected a config with {', '.join(_TESTING)}, but {', '.join(missing)} "
-            f"{'is' if len(missing) == 1 else 'are'} missing; a config that MMSegmentation's own "
-            "tools/test.py can run is what is needed."
-        )
-    for key in _TRAINING:
-        cfg.pop(key, None)
-    cfg.work_dir = folder
-    cfg.log_level = "ERROR"
-    cfg.default_hooks = dict.fromkeys(_HOOKS)
-    cfg.experiment_name = f"srt_compare_{next(_count)}"
-    cfg.randomness = {"seed": seed}
-    cfg.setdefault("default_scope", "mmseg")
-    loader = cfg.test_dataloader
-    if batch_size is not None:
-        loader.batch_size = batch_size
-    loader.num_workers = workers
-    loader.persistent_workers = workers > 0
-    if not workers:
-        loader.pop("prefetch_factor", None)
-    loader.sampler = {"type": "DefaultSampler", "shuffle": False}
-    loader.pop("batch_sampler", None)
-    return cfg
-
-
-def _limit(cfg: Any, limit: int) -> None:
-    from mmengine.dataset import BaseDataset
-    from mmengine.registry import DefaultScope
-    from mmseg.registry import DATASETS
-
-    if limit < 1:
-        raise ConfigError(f"Expected limit to be at least 1, got {limit}.")
-    dataset = cfg.test_dataloader.dataset
-    with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        kind = DATASETS.get(dataset.type) if isinstance(dataset.type, str) else dataset.type
-    if not (isinstance(kind, type) and issubclass(kind, BaseDataset)):
-        raise ConfigError(
-            f"Expected a dataset that can be cut with limit={limit}, got {dataset.type}; leave "
-            "--limit out."
-        )
-    dataset.indices = limit
 
 
 def _device(device: str | torch.device | None) -> torch.device:

@@ -85,7 +85,7 @@ def fit_head(model: torch.nn.Module, root: Path) -> None:
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory):
     """``.config`` and ``.checkpoint`` are paths; ``.write(name, text)`` derives a config."""
-    from srt_plugins.evaluation.mmseg_session import import_mmseg
+    from srt_plugins.evaluation.mmseg_config import import_mmseg
 
     import_mmseg()
     from mmengine.config import Config

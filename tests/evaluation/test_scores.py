@@ -24,7 +24,7 @@ def random_areas(images: int = 7, classes: int = 5, seed: int = 0) -> np.ndarray
 
 @pytest.mark.parametrize("nan_to_num", [None, 0])
 def test_scores_are_those_of_mmsegmentation(nan_to_num):
-    from srt_plugins.evaluation.mmseg_session import import_mmseg
+    from srt_plugins.evaluation.mmseg_config import import_mmseg
 
     import_mmseg()
     from mmseg.evaluation import IoUMetric
