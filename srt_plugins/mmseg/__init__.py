@@ -6,9 +6,20 @@ does. Runs on the full mmcv and on mmcv-lite.
 
 from __future__ import annotations
 
+from ..errors import MissingDependencyError
 from .mmcv_ops import install_placeholder
 
 install_placeholder()  # before anything of mmseg.models is imported
+
+try:
+    import mmseg  # noqa: F401
+except ModuleNotFoundError as error:
+    if error.name != "mmseg":
+        raise
+    raise MissingDependencyError(
+        "srt_plugins.mmseg needs MMSegmentation 1.x, which is not installed:\n"
+        '  pip install "srt-plugins[mmseg]"'
+    ) from error
 
 from .build import SRTWrapper  # noqa: E402
 from .hook import SRTHook  # noqa: E402

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -74,6 +76,21 @@ def test_a_config_survives_dumping(tmp_path):
     config.dump(tmp_path / "dumped.py")
     read = Config.fromfile(tmp_path / "dumped.py")
     assert torch.equal(logits(build(read.model)), logits(build(config.model)))
+
+
+def test_nested_form_around_an_inherited_backbone(tmp_path):
+    (tmp_path / "base.py").write_text(f"model = {segmentor()!r}")
+    (tmp_path / "derived.py").write_text(
+        """
+_base_ = "./base.py"
+custom_imports = dict(imports=["srt_plugins.mmseg"], allow_failed_imports=False)
+model = dict(
+    backbone=dict(_delete_=True, type="SRTWrapper", backbone={{_base_.model.backbone}}, level=1)
+)
+"""
+    )
+    found = logits(build(Config.fromfile(tmp_path / "derived.py").model))
+    assert torch.equal(found, logits(build(segmentor(nested(level=1)))))
 
 
 def test_classes_dotted_names_and_scopes_are_types_too():
@@ -170,3 +187,17 @@ def test_nothing_is_built_before_everything_is_checked():
     assert Counted.built == 0
     MODELS.build(good)
     assert Counted.built == 1
+
+
+def test_a_missing_mmseg_says_what_to_install():
+    code = """
+import sys
+sys.modules["mmseg"] = None
+from srt_plugins import MissingDependencyError
+try:
+    import srt_plugins.mmseg
+except MissingDependencyError as error:
+    print(error)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "pip install" in run.stdout and "srt-plugins[mmseg]" in run.stdout, run.stderr
