@@ -89,7 +89,8 @@ def test_engine_equals_the_oracle(seed, view_batch):
 
 @pytest.mark.parametrize("cell", [1, 2, 4, 8])
 def test_pixel_form_pooled_is_the_token_form(cell):
-    """Pooling the finer field, weighted with what is covered, gives the coarser one."""
+    """Pooling the finer field gives the coarser one: everywhere where its cells are weighted with
+    how many views show them, and plainly away from the border, where all do."""
     views = grid(3, 16)
     backbone = PatchEmbedding(16)
     images = torch.randn(1, 3, 48, 64, dtype=torch.float64)
@@ -99,8 +100,15 @@ def test_pixel_form_pooled_is_the_token_form(cell):
 
     fine = ensemble(run, images, views, Aggregation(stride=cell)).results()[0]
     token = ensemble(run, images, views, Aggregation()).results()[0]
-    pooled = torch.nn.functional.avg_pool2d(fine, 16 // cell)
+    shown = torch.zeros(48, 64, dtype=torch.float64)
+    for dy, dx in views.translations:
+        shown[max(0, -dy) : 48 - max(0, dy), max(0, -dx) : 64 - max(0, dx)] += 1
+    pool = torch.nn.functional.avg_pool2d
+    weight = pool(shown[None, None], cell)
+    weighted = pool(fine * weight, 16 // cell) / pool(weight, 16 // cell)
+    torch.testing.assert_close(weighted, token, rtol=1e-10, atol=1e-12)
     inner = (..., slice(1, -1), slice(1, -1))
+    pooled = pool(fine, 16 // cell)
     torch.testing.assert_close(pooled[inner], token[inner], rtol=1e-10, atol=1e-12)
 
 
