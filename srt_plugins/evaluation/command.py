@@ -132,8 +132,8 @@ def _print(comparison: Comparison) -> None:
     # In a narrower terminal lines break, but no figure is cut off.
     console.width = max(console.width, _WIDTH)
     console.print(table(comparison))
-    console.print(footnotes(comparison), style="dim", markup=False)
-    console.print(comparison.conclusion(), style="bold", markup=False)
+    console.print(footnotes(comparison), style="dim", markup=False, soft_wrap=True)
+    console.print(comparison.conclusion(), style="bold", markup=False, soft_wrap=True)
 
 
 _WIDTH = 160

@@ -104,10 +104,12 @@ class Comparison:
         return max(self.of_kind("srt"), key=lambda r: r.mIoU)
 
     def conclusion(self) -> str:
-        """What SRT adds beyond the best control, and what gains more, in a few sentences."""
+        """What SRT adds beyond the best control, and what is ahead of it, in a few sentences."""
         rivals = [r for r in self.of_kind("other") if r.mIoU > self.best_srt.mIoU]
-        more = "".join(f" {r.name} gains more: {r.gain:+.2f} over plain." for r in rivals)
-        return self._beyond_control() + more
+        if not rivals:
+            return self._beyond_control()
+        ahead = ", ".join(f"{r.name} ({r.gain:+.2f} over plain)" for r in rivals)
+        return f"{self._beyond_control()} Ahead of SRT here: {ahead}."
 
     def _beyond_control(self) -> str:
         control, srt = self[self.control], self.best_srt

@@ -62,10 +62,10 @@ def test_controls_that_do_harm_do_not_flatter():
     assert found["SRT 4 views"].gain_over_control == found["SRT 4 views"].gain
 
 
-def test_what_gains_more_is_named():
+def test_what_is_ahead_is_named():
     text = comparison(srt=0.54, oe=0.6).conclusion()
-    assert "output ensemble (OE), 4 views gains more: +" in text
-    assert "gains more" not in comparison(srt=0.54).conclusion()
+    assert "Ahead of SRT here: output ensemble (OE), 4 views (+" in text
+    assert "Ahead" not in comparison(srt=0.54).conclusion()
 
 
 def test_json(tmp_path):
