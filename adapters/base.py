@@ -61,15 +61,24 @@ class Adapter:
             image_size: ``(H, W)`` of the image; grids are cropped to what it alone would give.
 
         Raises:
-            AdapterError: no grid among the outputs, or one whose stride cannot be told.
+            AdapterError: no grid among the outputs, one whose stride cannot be told, or patch
+                tokens (N, L, C), which would have to be aligned.
         """
         found: dict[Path, Leaf] = {}
+        every = tensors(output)
+        positions = {t.shape[2] * t.shape[3] for _, t in every if t.ndim == 4}
         grids = 0
-        for path, tensor in tensors(output):
+        for path, tensor in every:
             if tensor.ndim == 4:
                 stride = self._stride(tensor, grids, view_size, output)
                 grids += 1
                 found[path] = Grid(tensor, stride, self._crop(stride, view_size, image_size))
+            elif tensor.ndim == 3 and tensor.shape[1] >= min(positions, default=0) > 1:
+                raise AdapterError(
+                    f"Expected {self.family} to return image-level tokens beside its feature maps, "
+                    f"got as many tokens as map positions: {summary(output)}. Wrap a module that "
+                    "returns the maps only."
+                )
             elif tensor.ndim in (2, 3) and tensor.is_floating_point():
                 found[path] = Vector(tensor)
             else:

@@ -327,6 +327,17 @@ def test_outputs_that_are_no_maps_are_named(backbone):
         SRTWrapper(backbone.eval())(IMAGES)
 
 
+class MapsAndTokens(PatchBackbone):
+    def forward(self, images):
+        tokens = super().forward(images)
+        return tokens, tokens.flatten(2).transpose(1, 2)
+
+
+def test_patch_tokens_beside_maps_are_not_averaged_unaligned():
+    with pytest.raises(srt_plugins.AdapterError, match="as many tokens as map positions"):
+        SRTWrapper(MapsAndTokens(8).eval())(IMAGES)
+
+
 def test_images_must_be_images():
     backbone = SRTWrapper(PatchBackbone(8).eval())
     with pytest.raises(ConfigError, match="by position"):
