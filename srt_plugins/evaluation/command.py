@@ -8,7 +8,7 @@ import shlex
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +151,11 @@ def _cfg_options(pairs: list[str]) -> dict[str, Any]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the deprecation chatter of the frameworks; ours and torch's stays."""
+    """Without the frameworks' deprecation warnings and notices; ours and torch's stay."""
+    with suppress(ImportError):
+        from mmengine.logging import MMLogger
+
+        MMLogger.get_instance("srt", log_level="ERROR")  # the current one while configs are read
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"mm(cv|engine|seg)\b")
         yield

@@ -124,6 +124,18 @@ def test_bad_settings(refused, options, message):
     assert message in refused(*options)
 
 
+def test_nothing_but_ours_is_printed(tiny, tmp_path, capfd, monkeypatch):
+    """No logs, deprecations or notices of the frameworks, not even of how a config is read."""
+    monkeypatch.setenv("TINY_EPOCH", "3")
+    config = tiny.write("env", "epoch = '{{$TINY_EPOCH:1}}'")
+    argv = ["compare", "mmseg", config, tiny.checkpoint, "--out", str(tmp_path), "--device", "cpu"]
+    assert main([*argv, "--limit", "2", "--skip", "controls", "oe", "flip", "larger"]) == 0
+    captured = capfd.readouterr()
+    assert captured.err == ""
+    lines = captured.out.splitlines()
+    assert lines[0].startswith("2 images") and lines[-1] == str(tmp_path / "compare.png")
+
+
 def test_a_config_that_is_none(refused, tmp_path):
     (tmp_path / "broken.py").write_text("model = dict(")
     assert "is not a config" in refused(config=str(tmp_path / "broken.py"))
