@@ -29,7 +29,7 @@ rows, each one run of MMSegmentation's own test loop on the same images:
   SRT                  with the settings asked for
   output ensemble      the paper's OE: the whole model on every view, logits averaged
   flip TTA             logits of the image and its mirror image averaged
-  larger input         the input enlarged by the square root of the number of views per side
+  larger input         the input enlarged until it costs as many operations as the views
 
 examples:
   srt compare mmseg config.py weights.pth

@@ -105,6 +105,25 @@ def larger_input(scale: float, multiple: int = 1) -> Method:
     return method
 
 
+def matching_scale(plain: float, enlarged: float, count: int) -> float:
+    """Scale per side at which a larger input costs ``count`` plain forwards.
+
+    A transformer's cost is ``a s^2 + b s^4`` in the scale ``s`` (tokens, and attention between
+    them); two measured points give a and b.
+
+    Args:
+        plain: operations at scale 1.
+        enlarged: operations at scale ``sqrt(count)``.
+        count: forwards to match.
+    """
+    b = (enlarged - count * plain) / (count**2 - count)
+    if b <= 0:
+        return count**0.5
+    a = plain - b
+    area = ((a * a + 4 * b * count * plain) ** 0.5 - a) / (2 * b)
+    return area**0.5
+
+
 def larger_size(size: tuple[int, int], scale: float, multiple: int) -> tuple[int, int]:
     """``(H, W)`` enlarged by ``scale``, rounded to the nearest multiple, never smaller."""
     height, width = (max(side, round(side * scale / multiple) * multiple) for side in size)

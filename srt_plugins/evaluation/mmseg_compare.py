@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable
 
@@ -18,7 +19,7 @@ from .bootstrap import RESAMPLES
 from .checkpoint import load_weights
 from .cost import count_flops, memory_kind
 from .environment import hardware, versions
-from .methods import flip, inference_by, larger_input, output_ensemble
+from .methods import flip, inference_by, larger_input, matching_scale, output_ensemble
 from .mmseg_session import Session
 from .results import Comparison, Measured, compare
 from .rows import DEFAULT_ROWS, Row, RowArg, check_skip, keywords, plan, settings_of
@@ -149,6 +150,7 @@ class Runs:
         self.session = session
         self.complete = complete
         self.views = views
+        self.scale = len(views) ** 0.5
 
     def active(self, row: Row) -> AbstractContextManager[Any]:
         """While active, the session's model is what the row says."""
@@ -169,7 +171,7 @@ class Runs:
             return inference_by(model, flip)
         if row.method == "larger":
             patch = describe(find_backbone(model)).patch or 1
-            return inference_by(model, larger_input(len(self.views) ** 0.5, patch))
+            return inference_by(model, larger_input(self.scale, patch))
         return nullcontext()
 
     def tried(self, rows: list[Row], notes: list[str]) -> tuple[list[Row], dict[str, int]]:
@@ -181,8 +183,9 @@ class Runs:
         kept, flops = [], {}
         for row in rows:
             try:
-                with self.active(row):
-                    flops[row.name] = count_flops(self.session.first)
+                if row.method == "larger":
+                    row = self._matched(row, flops[rows[0].name])
+                flops[row.name] = self._count(row)
             except Exception as error:
                 if row.method != "larger" or isinstance(error, SRTError):
                     raise
@@ -191,6 +194,17 @@ class Runs:
                 continue
             kept.append(row)
         return kept, flops
+
+    def _count(self, row: Row) -> int:
+        with self.active(row):
+            return count_flops(self.session.first)
+
+    def _matched(self, row: Row, plain: int) -> Row:
+        """Set the scale at which the larger input costs what the views cost."""
+        n = len(self.views)
+        self.scale = n**0.5
+        self.scale = matching_scale(plain, self._count(row), n)
+        return replace(row, name=f"{row.name}, x{self.scale:.3g} per side")
 
     def measured(self, row: Row, flops: int, on_images: Any = None) -> Measured:
         """Run a row over all data."""

@@ -16,6 +16,7 @@ from srt_plugins.evaluation.methods import (
     inference_by,
     larger_input,
     larger_size,
+    matching_scale,
     output_ensemble,
 )
 
@@ -123,6 +124,16 @@ def test_larger_input(model):
     assert model.sizes == [(2, 3, 16, 24)]  # 12 and 16 times 1.41, in whole patches
     enlarged = F.interpolate(images(), (16, 24), mode="bilinear")
     assert torch.equal(found, F.interpolate(logits(model, enlarged), (12, 16), mode="bilinear"))
+
+
+@pytest.mark.parametrize(("linear", "quadratic"), [(1.0, 0.0), (3.0, 0.5), (1.0, 1.0), (0.0, 2.0)])
+@pytest.mark.parametrize("count", [2, 4, 49])
+def test_matching_scale_costs_as_much_as_the_views(linear, quadratic, count):
+    def cost(scale):
+        return linear * scale**2 + quadratic * scale**4
+
+    scale = matching_scale(cost(1), cost(count**0.5), count)
+    assert cost(scale) == pytest.approx(count * cost(1))
 
 
 def test_larger_size_never_shrinks():
