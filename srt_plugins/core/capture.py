@@ -13,6 +13,7 @@ from typing import Any, Callable
 from torch import Tensor, nn
 
 from ..errors import CaptureError
+from .patch import overridden
 
 
 class _Stop(Exception):
@@ -85,23 +86,10 @@ def replaced(
 @contextmanager
 def _forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
     """Set ``module.forward`` on the instance, and put back what was there."""
-    with _instance_attribute(module, "forward", forward), _uncompiled(module):
+    with overridden(module, "forward", forward), _uncompiled(module):
         yield
 
 
 def _uncompiled(module: nn.Module) -> AbstractContextManager[None]:
     """Run a block eagerly: the code of ``module.compile()`` ignores hooks added after it ran."""
-    return _instance_attribute(module, "_compiled_call_impl", None)
-
-
-@contextmanager
-def _instance_attribute(module: nn.Module, name: str, value: Any) -> Iterator[None]:
-    had, before = name in module.__dict__, module.__dict__.get(name)
-    module.__dict__[name] = value
-    try:
-        yield
-    finally:
-        if had:
-            module.__dict__[name] = before
-        else:
-            del module.__dict__[name]
+    return overridden(module, "_compiled_call_impl", None)

@@ -15,7 +15,7 @@ from typing import Any, Callable
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from .patch import overridden
+from ..core.patch import overridden
 
 
 @dataclass

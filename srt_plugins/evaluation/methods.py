@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.ensemble import view_chunks
+from ..core.patch import overridden
 from ..core.statistics import accumulation_dtype
 from ..core.views import Views
 from ..errors import ConfigError
-from .patch import overridden
 
 Inference = Callable[[Tensor, list], Tensor]
 Method = Callable[[Inference, Tensor, list], Tensor]

@@ -18,13 +18,13 @@ import torch
 from torch import nn
 
 from ..adapters import describe, find_backbone
+from ..core.patch import overridden
 from ..core.translate import check_padding
 from ..errors import ConfigError, SRTError
 from ..settings import Settings
 from ..wrapper import detach, wrapped
 from .cost import Peak, Stopwatch, peak_memory, timed
 from .mmseg_config import import_mmseg, limit_images, prepared, read_config
-from .patch import overridden
 from .scores import stack_areas
 
 
