@@ -180,7 +180,8 @@ class Runs:
         A larger input that the model cannot take (fixed sizes, memory) is left out with a note;
         any other failure ends the comparison before time is spent.
         """
-        kept, flops = [], {}
+        kept: list[Row] = []
+        flops: dict[str, int] = {}
         for row in rows:
             try:
                 if row.method == "larger":
