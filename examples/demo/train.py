@@ -2,7 +2,7 @@
 
     python examples/demo/train.py --work-dir work_dirs/demo --bf16
 
-About 40 minutes on one CPU core for the model and half a core for the pictures.
+About 45 minutes on one busy CPU core for the model and half a core for the pictures.
 """
 
 from __future__ import annotations
