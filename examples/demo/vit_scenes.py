@@ -1,6 +1,5 @@
 # Demo model of vit_scenes.pth: a small plain ViT (patch 16, 6 layers, width 192) with a linear
 # head on procedurally rendered scenes. Needs no data on disk. train.py made the checkpoint.
-# ruff: noqa: C408
 custom_imports = dict(imports=["srt_plugins.mmseg"], allow_failed_imports=False)
 default_scope = "mmseg"
 
