@@ -26,6 +26,8 @@ _EPILOG = """\
 rows, each one run of MMSegmentation's own test loop on the same images:
   plain                the model as it is
   1x smoothing         no views, the token grid smoothed; costs nothing, so SRT must beat it
+  1x replicate padding partial patches completed with real pixels instead of a constant, where the
+                       data have any; free as well. --complete replicate does so in every row
   SRT                  with the settings asked for
   output ensemble      the paper's OE: the whole model on every view, logits averaged
   flip TTA             logits of the image and its mirror image averaged

@@ -22,7 +22,7 @@ from .environment import hardware, versions
 from .methods import flip, inference_by, larger_input, matching_scale, output_ensemble
 from .mmseg_session import Session
 from .results import Comparison, Measured, compare
-from .rows import DEFAULT_ROWS, Row, RowArg, check_skip, keywords, plan, settings_of
+from .rows import DEFAULT_ROWS, OWN, Row, RowArg, check_skip, keywords, plan, settings_of
 
 # Called with the row, its number, the number of rows, the images done in it, the images in all.
 Progress = Callable[[str, int, int, int, int], None]
@@ -101,7 +101,8 @@ def compare_mmseg(
         with session.completed(complete):
             srt = [(s, _views(session, s)) for s in settings]
         own_padding = complete is not None and complete != session.own_padding()
-        planned = plan(srt, left_out, own_padding)
+        free_padding = complete is None and session.replicating_matters()
+        planned = plan(srt, left_out, own_padding, free_padding)
         runs = Runs(session, complete, srt[0][1])
         notes = [text for text in (loaded.warning(),) if text]
         planned, flops = runs.tried(planned, notes)
@@ -155,7 +156,8 @@ class Runs:
     def active(self, row: Row) -> AbstractContextManager[Any]:
         """While active, the session's model is what the row says."""
         with ExitStack() as stack:
-            stack.enter_context(self.session.completed(None if row.own_padding else self.complete))
+            complete = self.complete if row.complete is None else row.complete
+            stack.enter_context(self.session.completed(None if complete == OWN else complete))
             stack.enter_context(self._method(row, self.session.model))
             return stack.pop_all()
 

@@ -136,11 +136,27 @@ class Session:
 
     def first(self) -> None:
         """Run the model on the first image."""
-        from mmengine.dataset import pseudo_collate
-
         self.model.eval()
         with torch.no_grad():
-            self.runner.model.test_step(pseudo_collate([self.dataset[0]]))
+            self.runner.model.test_step(self._first_batch())
+
+    def replicating_matters(self) -> bool:
+        """Whether the first image has partial patches that the config does not complete by
+        replicated pixels.
+        """
+        with torch.no_grad():
+            own = self.model.data_preprocessor(self._first_batch())["inputs"]
+            try:
+                with self.completed("replicate"):
+                    other = self.model.data_preprocessor(self._first_batch())["inputs"]
+            except ConfigError:
+                return False
+        return not torch.equal(own, other)
+
+    def _first_batch(self) -> Any:
+        from mmengine.dataset import pseudo_collate
+
+        return pseudo_collate([self.dataset[0]])
 
     def run(self, on_images: Any = None) -> Run:
         """``runner.test()`` once.

@@ -219,7 +219,7 @@ def _row_dict(result: Result, classes: list[str]) -> dict[str, Any]:
         "kind": row.kind,
         "views": row.views,
         "settings": settings,
-        "own_padding": row.own_padding,
+        "complete": row.complete,
         **figures,
         "IoU": dict(zip(classes, result.iou)),
     }

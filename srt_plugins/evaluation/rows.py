@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Union
 
 from ..core.resample import smoothing_kernel
@@ -16,6 +16,8 @@ RowArg = Union[Settings, Mapping[str, Any]]
 # What can be left out: the 1x controls and the three other ensembles.
 SKIPPABLE = ("controls", "oe", "flip", "larger")
 CONTROL_KERNELS = (3, 5)
+# Completion of partial patches as the config says.
+OWN = "own"
 DEFAULT_ROWS: tuple[Mapping[str, Any], ...] = ({}, {"smooth": 3})
 
 
@@ -29,7 +31,8 @@ class Row:
         method: ``"plain"``, ``"srt"``, ``"oe"``, ``"flip"`` or ``"larger"``.
         views: views (forwards) per image.
         settings: those of SRT, where the method is ``"srt"``.
-        own_padding: the model's own completion of partial patches, whatever was asked.
+        complete: how partial patches are completed in this row, whatever was asked:
+            :data:`OWN` (as the config says), a padding, or None (as asked).
     """
 
     name: str
@@ -37,7 +40,7 @@ class Row:
     method: str
     views: int = 1
     settings: Settings | None = None
-    own_padding: bool = False
+    complete: str | None = None
 
 
 def settings_of(row: RowArg) -> Settings:
@@ -71,6 +74,7 @@ def plan(
     srt: Sequence[tuple[Settings, Views]],
     skip: frozenset[str] = frozenset(),
     own_padding: bool = False,
+    free_padding: bool = False,
 ) -> list[Row]:
     """All rows of a comparison.
 
@@ -79,14 +83,19 @@ def plan(
         skip: what to leave out, of :data:`SKIPPABLE`.
         own_padding: add the plain model with its own completion of partial patches as a control
             (where another way was asked for).
+        free_padding: add the 1x controls with replicated pixels in partial patches, which cost
+            nothing either (where the config completes them otherwise).
     """
     first, views = srt[0]
     count = len(views)
     rows = [Row("plain", "plain", "plain")]
     if own_padding:
-        rows.append(Row("1x plain, own padding", "control", "plain", own_padding=True))
+        rows.append(Row("1x plain, own padding", "control", "plain", complete=OWN))
     if "controls" not in skip:
-        rows += _controls([settings for settings, _ in srt])
+        controls = _controls([settings for settings, _ in srt])
+        rows += controls
+        if free_padding:
+            rows += [_replicated(row) for row in (rows[0], *controls)]
     rows += _srt_rows(srt)
     if "oe" not in skip:
         rows.append(Row(f"output ensemble (OE), {count} views", "other", "oe", count, first))
@@ -140,6 +149,11 @@ def _controls(srt: Sequence[Settings]) -> list[Row]:
         name = f"1x smoothing {name}"
         rows.setdefault(name, Row(name, "control", "srt", 1, settings))
     return list(rows.values())
+
+
+def _replicated(row: Row) -> Row:
+    what = "" if row.method == "plain" else f", {row.name.removeprefix('1x ')}"
+    return replace(row, name=f"1x replicate padding{what}", kind="control", complete="replicate")
 
 
 def _srt_rows(srt: Sequence[tuple[Settings, Views]]) -> list[Row]:

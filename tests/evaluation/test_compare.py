@@ -22,9 +22,11 @@ from srt_plugins.evaluation.mmseg_session import Session
 from srt_plugins.evaluation.rows import plan, settings_of
 
 KERNELS = ("1x smoothing [1 2 1]/4", "1x smoothing [1 4 6 4 1]/16")
+FREE = "1x replicate padding"
+CONTROLS = (*KERNELS, FREE, *(f"{FREE}, {name.removeprefix('1x ')}" for name in KERNELS))
 ROWS = (
     "plain",
-    *KERNELS,
+    *CONTROLS,
     "SRT 4 views",
     "SRT 4 views + [1 2 1]/4",
     "output ensemble (OE), 4 views",
@@ -79,7 +81,7 @@ def test_rows_and_files(run, tiny):
     assert names == list(ROWS[:-1])
     scale = float(re.fullmatch(r"larger input, x([\d.]+) per side", larger).group(1))
     assert 1.5 < scale <= 2  # four views' worth of tokens, less what attention adds
-    assert [row["views"] for row in found["rows"]] == [1, 1, 1, 4, 4, 4, 2, 1]
+    assert [row["views"] for row in found["rows"]] == [1, 1, 1, 1, 1, 1, 4, 4, 4, 2, 1]
     assert sorted(os.listdir(out)) == ["compare.json", "compare.png"]
     assert os.listdir(cwd) == []  # no work_dir beside --out
     assert (out / "compare.png").read_bytes().startswith(b"\x89PNG")
@@ -100,11 +102,11 @@ def test_figures_of_the_rows(run):
         assert row["seconds_per_image"] > 0 and row["peak_memory"] > 1 << 20
     assert rows["plain"]["gain_interval"] == [0, 0]
     ratios = [row["flops_ratio"] for row in run[2]["rows"]]
-    assert ratios[0] == 1 and all(1 < ratio < 1.2 for ratio in ratios[1:3])
-    assert all(4 < ratio < 4.5 for ratio in ratios[3:5])
+    assert ratios[0] == 1 and all(1 <= ratio < 1.2 for ratio in ratios[1:6])
+    assert all(4 < ratio < 4.5 for ratio in ratios[6:8])
     # The larger input costs what the views cost, up to rounding to whole patches.
-    assert ratios[5:7] == [4, 2] and 3.3 < ratios[7] < 4.7
-    best = max(("plain", *KERNELS), key=lambda name: rows[name]["mIoU"])
+    assert ratios[8:10] == [4, 2] and 3.3 < ratios[10] < 4.7
+    best = max(("plain", *CONTROLS), key=lambda name: rows[name]["mIoU"])
     assert run[2]["best_1x_control"] == best
     assert rows[best]["gain_over_control"] == 0
 
@@ -138,7 +140,7 @@ def test_json_on_stdout_is_only_json(tiny, tmp_path, capsys):
     captured = capsys.readouterr()
     found = json.loads(captured.out)
     names = [row["name"] for row in found["rows"]]
-    assert names == ["plain", *KERNELS, "SRT 9 views, level 1", "SRT 2 views + [1 2 1]/4"]
+    assert names == ["plain", *CONTROLS, "SRT 9 views, level 1", "SRT 2 views + [1 2 1]/4"]
     assert found["images"] == 2 and "--level 1" in found["command"]
     assert found == json.loads((tmp_path / "out" / "compare.json").read_text())
     assert captured.err.rstrip().endswith("compare.png")
@@ -149,7 +151,7 @@ def test_everything_is_put_back(session):
     settings = [settings_of(row) for row in ({}, {"smooth": 3}, {"layer": 0}, {"stride": 4})]
     srt = [(s, resolve(s.views, s.level, 8)) for s in settings]
     runs = Runs(session, "replicate", srt[0][1])
-    rows = plan(srt, own_padding=True)
+    rows = plan(srt, own_padding=True, free_padding=True)
     session.model.eval()
     own = {name: dict(vars(module)) for name, module in session.model.named_modules()}
     first = [runs.measured(row, 0) for row in rows]
@@ -214,7 +216,7 @@ def test_a_wrapped_config_still_has_plain_rows(tiny, run):
         "srt=dict(level=1)))",
     )
     found = compare_mmseg(config, tiny.checkpoint, skip=["oe", "flip", "larger"], device="cpu")
-    names = ["plain", *KERNELS, "SRT 9 views, level 1", "SRT 9 views, level 1 + [1 2 1]/4"]
+    names = ["plain", *CONTROLS, "SRT 9 views, level 1", "SRT 9 views, level 1 + [1 2 1]/4"]
     assert [r.name for r in found.results] == names
     before = {row["name"]: row for row in run[2]["rows"]}
     for name in names[:3]:
@@ -228,10 +230,9 @@ def test_the_control_of_a_row_has_its_smoothing(tiny):
     )
     controls = [r.name for r in found.of_kind("control")]
     assert controls[:2] == list(KERNELS)
-    assert controls[2:] == [
-        "1x smoothing [1 6 15 20 15 6 1]/64",
-        "1x smoothing layer 0 + [1 2 1]/4",
-    ]
+    own = ["smoothing [1 6 15 20 15 6 1]/64", "smoothing layer 0 + [1 2 1]/4"]
+    assert controls[2:5] == [*(f"1x {name}" for name in own), FREE]
+    assert controls[-2:] == [f"{FREE}, {name}" for name in own]
 
 
 def test_slide_mode(tiny, tmp_path):
