@@ -25,7 +25,8 @@ class Adapter:
             or the coarsest output stride of a hierarchical backbone. None = probed on first use.
         multiple: image sizes are completed to this multiple (in pixels) by the wrapper before the
             backbone pads them itself; None = sizes are left alone (fixed-size or flooring ones).
-        strides: stride of each grid output in pixels, None = probed on first use.
+        strides: stride of each 4-D output in pixels, None = probed on first use; 0 = a pooled
+            map of one position, which is averaged like image-level tokens.
         blocks: module paths of the blocks, in the order in which they run.
         block_strides: stride of each block's tokens, in pixels.
         taps: indices of the blocks whose results the outputs are made from.
@@ -66,20 +67,28 @@ class Adapter:
         """
         found: dict[Path, Leaf] = {}
         every = tensors(output)
-        positions = {t.shape[2] * t.shape[3] for _, t in every if t.ndim == 4}
+        positions = {t.shape[2] * t.shape[3] for _, t in every if t.ndim == 4} - {1}
         grids = 0
         for path, tensor in every:
-            if tensor.ndim == 4:
+            if not tensor.is_floating_point():
+                raise AdapterError(
+                    f"Expected {self.family} to return floating-point features, which can be "
+                    f"averaged, got {summary(output)}."
+                )
+            if tensor.ndim == 4 and (self.strides or ())[grids : grids + 1] == (0,):
+                grids += 1
+                found[path] = Vector(tensor)
+            elif tensor.ndim == 4:
                 stride = self._stride(tensor, grids, view_size, output)
                 grids += 1
                 found[path] = Grid(tensor, stride, self._crop(stride, view_size, image_size))
-            elif tensor.ndim == 3 and tensor.shape[1] >= min(positions, default=0) > 1:
+            elif tensor.ndim == 3 and tensor.shape[1] >= min(positions, default=0) > 0:
                 raise AdapterError(
                     f"Expected {self.family} to return image-level tokens beside its feature maps, "
                     f"got as many tokens as map positions: {summary(output)}. Wrap a module that "
                     "returns the maps only."
                 )
-            elif tensor.ndim in (2, 3) and tensor.is_floating_point():
+            elif tensor.ndim in (2, 3):
                 found[path] = Vector(tensor)
             else:
                 raise AdapterError(

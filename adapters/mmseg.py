@@ -41,7 +41,8 @@ def _plain_vit(backbone: Any) -> Adapter:
         family=f"MMSegmentation {_name(backbone)}",
         patch=patch,
         multiple=patch if completes and not fixed else None,
-        strides=(patch,) * len(backbone.out_indices),
+        # out_origin puts the embedded patches in front of the blocks' outputs.
+        strides=(patch,) * (len(backbone.out_indices) + bool(getattr(backbone, "out_origin", 0))),
         blocks=tuple(f"layers.{i}" for i in range(count)),
         block_strides=(patch,) * count,
         taps=tuple(sorted({i % count for i in backbone.out_indices})),
@@ -57,7 +58,8 @@ def _hierarchical(
 ) -> Adapter:
     blocks = [path for stage in stages for path in stage]
     last = [n - 1 for n in accumulate(len(stage) for stage in stages)]
-    out = [i % len(stages) for i in backbone.out_indices]
+    # Outputs come in the order in which stages run, however out_indices are written.
+    out = sorted({i % len(stages) for i in backbone.out_indices})
     strides = tuple(stage_strides[i] for i in out)
     return Adapter(
         family=f"MMSegmentation {_name(backbone)}",

@@ -49,6 +49,9 @@ def probed(adapter: Adapter, run: Callable[[Tensor], Any], image: Tensor) -> Ada
     size = (image.shape[-2], image.shape[-1])
     strides = []
     for i, tokens in enumerate(grids):
+        if tokens == (1, 1) and len(known) == len(grids) and known[i] == (1, 1):
+            strides.append(0)  # pooled: one position whatever the size
+            continue
         choices = _strides(size, tokens)
         if len(known) == len(grids):
             choices = [s for s in _strides(PROBE_SIZE, known[i]) if s in choices]
@@ -59,6 +62,11 @@ def probed(adapter: Adapter, run: Callable[[Tensor], Any], image: Tensor) -> Ada
                 "they are channels-last or tokens, wrap the module that turns them into maps."
             )
         strides.append(choices[0])
+    if not any(strides):
+        raise AdapterError(
+            f"Expected {adapter.family} to return feature maps, got pooled ones only: "
+            f"{summary(output)}."
+        )
     return replace(adapter, strides=tuple(strides), patch=max(strides))
 
 

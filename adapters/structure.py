@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from typing import Any, Callable, Union
 
 from torch import Tensor
+
+from srt_plugins.errors import AdapterError
 
 Path = tuple[Union[int, str], ...]
 
@@ -24,6 +27,11 @@ def _walk(output: Any, path: Path) -> Iterator[tuple[Path, Tensor]]:
     elif isinstance(output, (tuple, list)):
         for i, value in enumerate(output):
             yield from _walk(value, (*path, i))
+    elif any(isinstance(value, Tensor) for value in getattr(output, "__dict__", {}).values()):
+        raise AdapterError(
+            f"Expected tensors in tuples, lists and dicts, got a {type(output).__name__} that "
+            "holds tensors of its own; wrap a module that returns them plainly."
+        )
 
 
 def replace(output: Any, new: Callable[[Path, Tensor], Tensor], path: Path = ()) -> Any:
@@ -31,9 +39,10 @@ def replace(output: Any, new: Callable[[Path, Tensor], Tensor], path: Path = ())
     if isinstance(output, Tensor):
         return new(path, output)
     if isinstance(output, Mapping):
-        items = {k: replace(v, new, (*path, k)) for k, v in output.items()}
-        container: Any = type(output)
-        return items if container is dict else container(items)
+        made: Any = copy.copy(output)
+        for key, value in output.items():
+            made[key] = replace(value, new, (*path, key))
+        return made
     if isinstance(output, (tuple, list)):
         values = [replace(v, new, (*path, i)) for i, v in enumerate(output)]
         return type(output)(*values) if hasattr(output, "_fields") else type(output)(values)

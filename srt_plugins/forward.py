@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from dataclasses import dataclass, field
 from typing import Any, Callable
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +18,13 @@ from .core.capture import capture, replaced
 from .core.ensemble import Accumulator, Grid, Leaf, ensemble, output_cell, view_chunks
 from .core.translate import Canvas
 from .core.views import Views, resolve
-from .errors import ConfigError
+from .errors import AdapterError, ConfigError
 from .settings import Settings
 
 Plain = Callable[..., Any]
+
+# Beside the state, which is copied and pickled with the module.
+_LOCKS: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
 
 
 @dataclass
@@ -46,10 +51,20 @@ class State:
     def views(self) -> Views:
         """The views of the current settings, resolved once for each settings object."""
         if self._resolved is None or self._resolved[0] is not self.settings:
-            patch = self.adapter.patch or 1
-            views = resolve(self.settings.views, self.settings.level, patch)
+            views = chosen_views(self.settings, self.adapter.patch or 1, quiet=True)
             self._resolved = (self.settings, views)
         return self._resolved[1]
+
+
+def chosen_views(settings: Settings, patch: int, quiet: bool = False) -> Views:
+    """The views of some settings for a patch size in pixels, checked against the statistic."""
+    views = resolve(settings.views, settings.level, patch, quiet=quiet)
+    if settings.statistic == "median" and len(set(views.weights)) > 1:
+        raise ConfigError(
+            "Expected views of equal weight with statistic='median', which takes no weights, got "
+            f"{views.weights}; leave the weights out or use statistic='mean'."
+        )
+    return views
 
 
 def check(settings: Settings, adapter: Adapter) -> None:
@@ -61,8 +76,8 @@ def check(settings: Settings, adapter: Adapter) -> None:
     if settings.layer is not None:
         adapter.block_index(settings.layer)
     if adapter.patch is not None:
-        resolve(settings.views, settings.level, adapter.patch)
-    for stride in set(adapter.strides or ()):
+        chosen_views(settings, adapter.patch)
+    for stride in set(adapter.strides or ()) - {0}:
         output_cell(stride, settings.stride)
 
 
@@ -70,7 +85,8 @@ def run(module: nn.Module, state: State, plain: Plain, args: tuple, kwargs: dict
     """The ensembled forward of ``module``: same outputs, structure and dtypes as ``plain``."""
     if state.settings.is_plain:
         return plain(*args, **kwargs)
-    images, rest = _images(args, module)
+    images, rest = _images(args, kwargs, module)
+    state.dispersion = ()
     if state.adapter.patch is None:
         state.adapter = probed(
             state.adapter, lambda image: plain(image, *rest, **kwargs), images[:1]
@@ -88,7 +104,9 @@ def run(module: nn.Module, state: State, plain: Plain, args: tuple, kwargs: dict
         return plain(view, *rest, **kwargs)
 
     if state.settings.layer is not None:
-        return _at_layer(module, state, call, images, views)
+        # Blocks are patched for the time being, which other threads must not see.
+        with _LOCKS.setdefault(module, threading.RLock()):
+            return _at_layer(module, state, call, images, views)
     return _at_outputs(state, call, images, views)
 
 
@@ -109,6 +127,7 @@ def _at_outputs(state: State, call: Callable, images: Tensor, views: Views) -> A
     ):
         output = call(chunk)
         leaves = adapter.leaves(output, view_size, image_size)
+        _check_batch(leaves, len(chunk), output)
         selected = _select(leaves, settings, output)
         if not shape:
             shape.append(output)
@@ -194,6 +213,14 @@ def _select(leaves: dict[Path, Leaf], settings: Settings, output: Any) -> list[P
     return [path for path in leaves if path[0] in wanted]
 
 
+def _check_batch(leaves: dict[Path, Leaf], count: int, output: Any) -> None:
+    if any(leaf.tensor.shape[0] != count for leaf in leaves.values()):
+        raise AdapterError(
+            f"Expected every output to have as many entries as the images given ({count}), got "
+            f"{summary(output)}."
+        )
+
+
 def _sizes(adapter: Adapter, images: Tensor) -> tuple[tuple[int, int], tuple[int, int]]:
     size = (images.shape[-2], images.shape[-1])
     return size, adapter.view_size(size)
@@ -221,18 +248,25 @@ def _spread(dispersion: Tensor) -> Tensor:
     return dispersion.detach().square().mean(1, keepdim=True).sqrt()
 
 
-def _images(args: tuple, module: nn.Module) -> tuple[Tensor, tuple]:
-    if args and isinstance(args[0], Tensor) and args[0].ndim == 4:
-        return args[0], args[1:]
-    given = f"{type(args[0]).__name__} {tuple(getattr(args[0], 'shape', ()))}" if args else "none"
-    raise ConfigError(
-        f"Expected the first argument of {type(module).__name__} to be images (B, C, H, W), got "
-        f"{given}; pass them by position."
-    )
+def _images(args: tuple, kwargs: dict, module: nn.Module) -> tuple[Tensor, tuple]:
+    name = type(module).__name__
+    if not args or not isinstance(args[0], Tensor) or args[0].ndim != 4:
+        shape = tuple(getattr(args[0], "shape", ())) if args else ()
+        given = f"{type(args[0]).__name__} {shape}" if args else "none"
+        raise ConfigError(
+            f"Expected the first argument of {name} to be images (B, C, H, W), got {given}; pass "
+            "them by position."
+        )
+    if any(isinstance(v, Tensor) and v.ndim for v in (*args[1:], *kwargs.values())):
+        raise ConfigError(
+            f"Expected the images to be the only tensor that {name} takes: others would not be "
+            "translated with them. Wrap a part of the model that takes images only."
+        )
+    return args[0], args[1:]
 
 
 def _check_images(images: Tensor, state: State) -> None:
-    finest = min(state.adapter.strides or (1,))
+    finest = min(set(state.adapter.strides or (1,)) - {0})
     if min(images.shape[-2:]) < finest:
         raise ConfigError(
             f"Expected images of at least one patch ({finest} pixels), got "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from numbers import Integral
 from typing import Any
 
 from .core.ensemble import Aggregation
@@ -24,7 +25,7 @@ class Settings:
         views: ``None`` (the grid where ``level`` is given, else ``"phases"``), ``"grid"``,
             ``"phases"`` (2 x 2 phases of the patch), ``"phases:m"`` (m x m), an int n (best n-view
             design), or a list of ``(dy, dx[, weight])`` in pixels.
-        statistic: ``"mean"`` or ``"median"`` over views.
+        statistic: ``"mean"`` or ``"median"`` over views (the median takes no weights).
         dispersion: also keep the spread over views (see :func:`srt_plugins.dispersion`).
         layer: None = ensemble the outputs; a block index or module path = ensemble there and run
             the rest of the backbone once.
@@ -70,7 +71,22 @@ class Settings:
             )
         if isinstance(self.outputs, (int, str)):
             object.__setattr__(self, "outputs", (self.outputs,))
+        if self.outputs is not None:
+            self._check_outputs(self.outputs)
         self.aggregation()
+
+    def _check_outputs(self, outputs: Any) -> None:
+        if not isinstance(outputs, (list, tuple)) or not all(
+            isinstance(name, (Integral, str)) for name in outputs
+        ):
+            raise ConfigError(
+                f"Expected outputs to hold indices or names of outputs, got {outputs!r}."
+            )
+        if self.layer is not None:
+            raise ConfigError(
+                f"Expected outputs=None with layer={self.layer!r}, got {outputs!r}: outputs tapped "
+                "up to the layer come from the ensemble, later ones from the continued pass."
+            )
 
     def aggregation(self) -> Aggregation:
         """The part of the settings that the engine needs."""
@@ -103,6 +119,7 @@ def _known(keywords: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_count(name: str, value: Any, also: Any) -> None:
-    if value == also or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if value == also or (whole and int(value) >= 1):
         return
     raise ConfigError(f"Expected {name} to be {also!r} or an integer >= 1, got {value!r}.")

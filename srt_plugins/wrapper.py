@@ -6,6 +6,7 @@ attributes and ``isinstance`` stay what they were, and undoing it puts the class
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import sys
 from collections.abc import Iterator
@@ -22,7 +23,13 @@ from .settings import Settings
 
 Module = TypeVar("Module", bound=nn.Module)
 
-_CONTAINERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, torch.jit.ScriptModule)
+_CONTAINERS = (
+    nn.DataParallel,
+    nn.parallel.DistributedDataParallel,
+    torch.jit.ScriptModule,
+    # Copies and recompiles itself through classes of its own.
+    torch.fx.GraphModule,
+)
 
 
 class SRTModule:
@@ -33,16 +40,21 @@ class SRTModule:
     nothing into a backbone built from a config raises.
     """
 
-    _srt: _forward.State
+    # None on instances that the wrapped class made of itself (slices, custom copies): plain.
+    _srt: _forward.State | None = None
     training: bool
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        reduced: Any = super().__reduce_ex__(max(2, int(protocol)))
-        return (_rebuild, (_plain_class(type(self)),), *reduced[2:])
+        make, args, *rest = cast(Any, super().__reduce_ex__(max(2, int(protocol))))
+        if make.__name__ == "__newobj__":  # copyreg's: the class is its first argument
+            args = (_plain_class(type(self)), *args[1:])
+        if rest and isinstance(rest[0], dict):
+            rest[0] = {key: value for key, value in rest[0].items() if key != "_srt"}
+        return (_rebuild, (make, args, self._srt), *rest)
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any, **kw: Any) -> None:
         state = self._srt
-        if state.needs_weights:
+        if state is not None and state.needs_weights:
             own = [prefix + key for key in cast(nn.Module, self).state_dict()]
             if not any(key in state_dict for key in own):
                 given = ", ".join(repr(k) for k in list(state_dict)[:3]) or "none under that prefix"
@@ -68,7 +80,7 @@ def _srt_class(cls: Any) -> type:
     @functools.wraps(cls.forward)
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
         plain = functools.partial(cls.forward, self)
-        if self.training or not self._srt.enabled:
+        if self.training or self._srt is None or not self._srt.enabled:
             return plain(*args, **kwargs)
         return _ensembled(self, plain, args, kwargs)
 
@@ -77,12 +89,17 @@ def _srt_class(cls: Any) -> type:
 
 
 def _plain_class(cls: type) -> type:
-    return cls.__mro__[2]
+    return cls.__mro__[cls.__mro__.index(SRTModule) + 1]
 
 
-def _rebuild(cls: type) -> Any:
-    swapped: Any = _srt_class(cls)
-    return swapped.__new__(swapped)
+def _rebuild(make: Any, args: tuple, state: _forward.State | None) -> Any:
+    """Make the plain instance as its own class does it, and wrap it."""
+    made = make(*args)
+    if not isinstance(made, SRTModule):
+        made.__class__ = _srt_class(cast(Any, type(made)))
+    # A copy of the state, so that a shallow copy of the module has settings of its own.
+    made.__dict__["_srt"] = state and dataclasses.replace(state, warned=set(state.warned))
+    return made
 
 
 def SRTWrapper(backbone: Module, **keywords: Any) -> Module:
@@ -107,14 +124,15 @@ def SRTWrapper(backbone: Module, **keywords: Any) -> Module:
     if isinstance(backbone, _CONTAINERS) or "_orig_mod" in backbone._modules:
         raise ConfigError(
             f"Expected a plain backbone module, got {type(backbone).__name__}. Wrap the backbone "
-            "first, then compile or distribute the model."
+            "first, then compile or distribute the model; put a traced graph into a module whose "
+            "forward calls it, and wrap that."
         )
     if "forward" in backbone.__dict__:
         raise ConfigError(
             f"Expected {type(backbone).__name__}.forward to be its class's own, but this instance "
             "carries a patched forward that would hide SRT; remove the patch first."
         )
-    if isinstance(backbone, SRTModule):
+    if isinstance(backbone, SRTModule) and backbone._srt is not None:
         _forward.check(settings, backbone._srt.adapter)
         backbone._srt.settings = settings
         return backbone
@@ -142,8 +160,20 @@ def attach(model: Module, **keywords: Any) -> Module:
 
 
 def detach(model: Module) -> Module:
-    """Unwrap every wrapped backbone in a model, in place; returns the model."""
-    for module in wrapped(model):
+    """Unwrap every wrapped backbone in a model, in place; returns the model.
+
+    Raises:
+        ConfigError: something changed a backbone's class after it was wrapped; nothing is undone.
+    """
+    found = wrapped(model)
+    for module in found:
+        if type(module) is not _srt_class(cast(Any, _plain_class(type(module)))):
+            raise ConfigError(
+                f"Expected the class that wrapping gave, got {type(module).__name__}: something "
+                "(a parametrization, FSDP) changed the class of the wrapped backbone afterwards; "
+                "undo that first."
+            )
+    for module in found:
         module.__class__ = _plain_class(type(module))
         del module.__dict__["_srt"]
         _forget_compiled()
@@ -165,6 +195,7 @@ def srt_enabled(model: Module, enabled: bool = True, **keywords: Any) -> Iterato
         finally:
             detach(model)
         return
+    Settings.of(**keywords)
     changed = [settings.but(**keywords) for _, settings, _ in before]
     for (module, _, _), settings in zip(before, changed):
         _forward.check(settings, module._srt.adapter)
@@ -174,12 +205,13 @@ def srt_enabled(model: Module, enabled: bool = True, **keywords: Any) -> Iterato
         yield model
     finally:
         for module, settings, was in before:
-            module._srt.settings, module._srt.enabled = settings, was
+            if isinstance(module, SRTModule) and module._srt is not None:
+                module._srt.settings, module._srt.enabled = settings, was
 
 
 def wrapped(model: nn.Module) -> list[Any]:
     """Every wrapped backbone in a model."""
-    return [m for m in model.modules() if isinstance(m, SRTModule)]
+    return [m for m in model.modules() if isinstance(m, SRTModule) and m._srt is not None]
 
 
 def dispersion(model: nn.Module) -> tuple[Tensor, ...]:

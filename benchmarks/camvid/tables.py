@@ -75,6 +75,8 @@ def remember(backbone):
     cls = type(backbone)
 
     def forward(self, images):
+        if any(block._forward_hooks or "forward" in vars(block) for block in self.layers):
+            return cls.forward(self, images)  # layer= looks into the forward: it must run
         key = (hashlib.blake2b(images.numpy().tobytes()).digest(), tuple(images.shape))
         if key not in memory:
             memory[key] = cls.forward(self, images)

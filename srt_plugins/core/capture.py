@@ -7,7 +7,7 @@ are known and runs only what comes after them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, Callable
 
 from torch import Tensor, nn
@@ -32,6 +32,7 @@ def capture(root: nn.Module, paths: Sequence[str], run: Callable[[], Any]) -> di
         CaptureError: a block did not run, as under a compiled forward that ignores hooks.
     """
     found: dict[str, Tensor] = {}
+    stop = _Stop()
 
     def keep(path: str) -> Callable[..., None]:
         def hook(_module: nn.Module, _args: Any, output: Any) -> None:
@@ -42,7 +43,7 @@ def capture(root: nn.Module, paths: Sequence[str], run: Callable[[], Any]) -> di
                 )
             found[path] = output
             if path == paths[-1]:
-                raise _Stop
+                raise stop
 
         return hook
 
@@ -53,8 +54,11 @@ def capture(root: nn.Module, paths: Sequence[str], run: Callable[[], Any]) -> di
             # Before other hooks: some libraries collect hidden states in hooks of their own.
             handle = module.register_forward_hook(keep(path), prepend=True)
             stack.callback(handle.remove)
-        with suppress(_Stop):
+        try:
             run()
+        except _Stop as reached:
+            if reached is not stop:
+                raise
     missing = [p for p in paths if p not in found]
     if missing:
         raise CaptureError(

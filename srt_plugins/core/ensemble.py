@@ -80,10 +80,12 @@ class Accumulator:
         self.views = views
         self.how = how
         self._leaves: list[Mean | MeanDispersion | Median | _VectorMean] = []
+        self._device = "cpu"
 
     def add(self, leaves: Sequence[Leaf], views: slice) -> None:
         """Add a chunk; every call must bring the same leaves, in the same order."""
-        with _no_autocast(leaves):
+        self._device = leaves[0].tensor.device.type if leaves else "cpu"
+        with _no_autocast(self._device):
             if not self._leaves:
                 self._leaves = [self._statistic(leaf) for leaf in leaves]
             for statistic, leaf in zip(self._leaves, leaves):
@@ -91,11 +93,13 @@ class Accumulator:
 
     def results(self) -> list[Tensor]:
         """One aggregated tensor per leaf, batch B, in the accumulation dtype."""
-        return [statistic.result() for statistic in self._leaves]
+        with _no_autocast(self._device):
+            return [statistic.result() for statistic in self._leaves]
 
     def dispersions(self) -> list[Tensor]:
         """Standard deviation over views of each grid leaf, ``(B, C, h', w')``."""
-        return [s.dispersion() for s in self._leaves if isinstance(s, MeanDispersion)]
+        with _no_autocast(self._device):
+            return [s.dispersion() for s in self._leaves if isinstance(s, MeanDispersion)]
 
     def _statistic(self, leaf: Leaf) -> Mean | MeanDispersion | Median | _VectorMean:
         if isinstance(leaf, Vector):
@@ -158,8 +162,8 @@ class _VectorMean:
 
 def chunk_size(view_batch: int | str, batch: int, device: torch.device) -> int:
     """Views per forward: ``view_batch``, or for ``"auto"`` what fits a few images per forward."""
-    if isinstance(view_batch, int):
-        return view_batch
+    if not isinstance(view_batch, str):
+        return int(view_batch)
     return max(1, _AUTO_IMAGES.get(device.type, _AUTO_IMAGES_ACCELERATOR) // max(1, batch))
 
 
@@ -207,7 +211,6 @@ def ensemble(
     return accumulator
 
 
-def _no_autocast(leaves: Sequence[Leaf]) -> torch.autocast:
+def _no_autocast(device: str) -> torch.autocast:
     """Autocast would run the alignment in half precision."""
-    device = leaves[0].tensor.device.type if leaves else "cpu"
     return torch.autocast(device, enabled=False)

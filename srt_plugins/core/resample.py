@@ -13,6 +13,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Union
 
 import torch
@@ -34,7 +35,8 @@ def smoothing_kernel(smooth: Smooth) -> tuple[float, ...] | None:
     """
     if smooth is None:
         return None
-    if isinstance(smooth, int) and not isinstance(smooth, bool):
+    if isinstance(smooth, Integral) and not isinstance(smooth, bool):
+        smooth = int(smooth)
         if smooth < 1 or smooth % 2 == 0:
             raise ConfigError(
                 f"Expected smooth to be an odd kernel length in tokens (3, 5, ...), got {smooth}."

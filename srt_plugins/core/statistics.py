@@ -4,6 +4,7 @@ All arithmetic is in float32 (float64 for float64 features), whatever the featur
 autocast. A view counts in an output cell with its weight times the share of the cell that it shows,
 so that borders neither darken nor borrow. Every ``add`` takes a run of consecutive views,
 ``(v * B, C, h, w)`` with all images of a view side by side, and the slice that says which they are.
+Alignment is a product with small matrices, so a token that is not finite spoils its whole channel.
 """
 
 from __future__ import annotations

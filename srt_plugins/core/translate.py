@@ -93,4 +93,5 @@ class Canvas:
             ]
             for dy, dx in translations
         ]
-        return windows[0].contiguous() if len(windows) == 1 else torch.cat(windows)
+        # Copies, also of a single window: a backbone may work in place on its input.
+        return torch.cat(windows)

@@ -71,8 +71,9 @@ def phases(patch: int, per_axis: int = 2) -> Views:
     """
     if not 1 <= per_axis <= patch:
         raise ConfigError(
-            f"Expected phases per axis between 1 and the patch size ({patch}), got {per_axis}. "
-            "Use views='phases' for the default of two per axis."
+            f"Expected 1 to {patch} phases per axis, as many as the period has pixels (the patch "
+            f"size, or 2 * level where that is less), got {per_axis}. Give level and views='grid' "
+            "for a backbone with one token per pixel."
         )
     axis = [designs.wrap(round(i * patch / per_axis), patch) for i in range(per_axis)]
     return _uniform([(dy, dx) for dy in axis for dx in axis], patch)
@@ -129,7 +130,7 @@ def explicit(translations: Sequence[Any]) -> Views:
     return Views(tuple(points), tuple(weights))
 
 
-def resolve(views: ViewsArg, level: int | None, patch: int) -> Views:
+def resolve(views: ViewsArg, level: int | None, patch: int, *, quiet: bool = False) -> Views:
     """Turn the ``views`` and ``level`` keywords into a validated set of views.
 
     Args:
@@ -138,6 +139,7 @@ def resolve(views: ViewsArg, level: int | None, patch: int) -> Views:
         level: largest ``|translation|`` in pixels. ``"phases"`` and int designs then span
             ``2 * level`` pixels instead of the whole patch.
         patch: period of the token grid in pixels.
+        quiet: do not warn.
 
     Raises:
         ConfigError: unknown ``views``; ``level`` negative, fractional, or of a whole patch or more.
@@ -154,7 +156,7 @@ def resolve(views: ViewsArg, level: int | None, patch: int) -> Views:
             f"Expected translations below one patch ({patch} pixels), got {bound}: from there on "
             f"views repeat each other. Use level <= {patch // 2}."
         )
-    if 2 * bound > patch:
+    if 2 * bound > patch and not quiet:
         warnings.warn(
             f"translations up to {bound} pixels go beyond half a patch ({patch // 2}): they repeat "
             "phases that smaller ones reach, and lose more of the border",
@@ -175,8 +177,15 @@ def check_level(level: Any) -> int:
 
 def check_views(views: ViewsArg) -> None:
     """Raise :class:`ConfigError` where ``views`` is wrong whatever the patch size."""
-    if views is None or isinstance(views, Views):
+    if views is None:
         return
+    if isinstance(views, Views):
+        if len(views.translations) != len(views.weights):
+            raise ConfigError(
+                f"Expected one weight per view, got {len(views.translations)} translations and "
+                f"{len(views.weights)} weights."
+            )
+        views = [(*t, w) for t, w in zip(views.translations, views.weights)]
     if isinstance(views, str):
         _parse_name(views)
     elif _is_int(views):
@@ -191,7 +200,7 @@ def check_views(views: ViewsArg) -> None:
 def _build(views: ViewsArg, level: int | None, patch: int) -> Views:
     check_views(views)
     if isinstance(views, Views):
-        return views
+        views = [(*t, w) for t, w in zip(views.translations, views.weights)]
     if level == 0 and not isinstance(views, (list, tuple)):
         return Views(((0, 0),), (1.0,))
     period = patch if level is None else min(patch, 2 * level)

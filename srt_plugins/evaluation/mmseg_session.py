@@ -145,13 +145,18 @@ class Session:
         replicated pixels.
         """
         with torch.no_grad():
-            own = self.model.data_preprocessor(self._first_batch())["inputs"]
+            own = self._inputs()
             try:
                 with self.completed("replicate"):
-                    other = self.model.data_preprocessor(self._first_batch())["inputs"]
+                    other = self._inputs()
             except ConfigError:
                 return False
         return not torch.equal(own, other)
+
+    def _inputs(self) -> torch.Tensor:
+        preprocessor: Any = self.model.data_preprocessor
+        inputs: torch.Tensor = preprocessor(self._first_batch())["inputs"]
+        return inputs
 
     def _first_batch(self) -> Any:
         from mmengine.dataset import pseudo_collate

@@ -88,7 +88,7 @@ def test_weights_and_order_of_explicit_views_are_kept():
         (([(0, 20)], None, 16), "one patch"),
         (("grids", None, 16), "'phases'"),
         (("phases:0", None, 16), "'phases'"),
-        (("phases:17", None, 16), "patch size"),
+        (("phases:17", None, 16), "1 to 16 phases"),
         (("grid", None, 16), "level=3"),
         ((0, None, 16), "at least one view"),
         ((257, None, 16), "256"),

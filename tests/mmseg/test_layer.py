@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from mmseg.models.backbones import VisionTransformer
@@ -81,3 +83,19 @@ def test_a_whole_compiled_model_at_a_layer(backbone):
     torch.compiler.reset()
     expected = SRTWrapper(backbone, layer=3)(IMAGE)
     torch.testing.assert_close(torch.compile(backbone, backend="eager")(IMAGE), expected)
+
+
+def test_threads_do_not_see_each_other_s_patched_blocks(backbone):
+    SRTWrapper(backbone, layer=3)
+    expected = backbone(IMAGE)
+    attributes = [set(vars(block)) for block in backbone.layers]
+
+    def work(_):
+        with torch.no_grad():
+            return [backbone(IMAGE) for _ in range(10)]
+
+    with ThreadPoolExecutor(3) as pool:
+        for results in pool.map(work, range(3)):
+            for result in results:
+                torch.testing.assert_close(result, expected)
+    assert [set(vars(block)) for block in backbone.layers] == attributes
