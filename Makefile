@@ -75,7 +75,7 @@ $(FULL_READY): requirements/constraints.txt scripts/setup_env.py | $(READY)
 
 demo: $(READY)  ## Compare a small model with and without the ensemble; results in work_dirs/demo
 	$(PY) -m srt_plugins compare mmseg examples/demo/vit_scenes.py examples/demo/vit_scenes.pth \
-		--out $(OUT)
+		--complete replicate --row stride=8 --out $(OUT)
 
 bench: $(READY)  ## Measure speed and memory
 	$(PY) -m benchmarks
