@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import resource
+import re
 import statistics
 import subprocess
 import sys
@@ -108,7 +108,9 @@ def run_for_memory(arguments):
         SRTWrapper(backbone, view_batch=1, **arguments["keywords"])
     image = torch.randn(1, 3, *SIZE)
     backbone(image)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    # Not ru_maxrss, which a child inherits from the process that started it.
+    status = Path("/proc/self/status").read_text()
+    print(int(re.search(r"VmHWM:\s+(\d+) kB", status).group(1)) / 1024)
 
 
 def table(rows, columns):

@@ -44,7 +44,7 @@ def save_plot(comparison: Comparison, path: str | Path, title: str = "") -> Path
     handles = _points(axes, comparison)
     _legend(axes, handles, comparison)
     _scale(axes, comparison.results)
-    axes.set_xlabel("cost in forwards of the plain model (FLOPs; equal costs stand side by side)")
+    axes.set_xlabel("cost in forwards of the plain model (FLOPs; equal costs are fanned out)")
     axes.set_ylabel("gain over plain, points of mIoU")
     heading = title or "Gain over the plain model"
     axes.set_title(
@@ -115,14 +115,20 @@ def _legend(axes: Any, handles: dict[str, Any], comparison: Comparison) -> None:
             text.set_fontweight("bold")
 
 
-def dodged(results: list[Result], gap: float = 0.07) -> list[float]:
-    """Costs, those that would cover each other moved apart by a few percent."""
-    placed: list[float] = []
-    for result in results:
-        cost = result.flops_ratio if result.flops_ratio > 0 else 1.0
-        while any(abs(cost / other - 1) < gap * 0.9 for other in placed):
-            cost *= 1 + gap
-        placed.append(cost)
+def dodged(results: list[Result], gap: float = 0.065) -> list[float]:
+    """Costs, those within a few percent of each other fanned out around their middle."""
+    costs = [r.flops_ratio if r.flops_ratio > 0 else 1.0 for r in results]
+    groups: list[list[int]] = []
+    for i in sorted(range(len(costs)), key=lambda i: costs[i]):
+        if groups and costs[i] / costs[groups[-1][0]] < 1.15:
+            groups[-1].append(i)
+        else:
+            groups.append([i])
+    placed = [0.0] * len(costs)
+    for group in groups:
+        middle = sum(costs[i] for i in group) / len(group)
+        for place, i in enumerate(sorted(group)):
+            placed[i] = middle * (1 + gap) ** (place - (len(group) - 1) / 2)
     return placed
 
 
@@ -137,4 +143,4 @@ def _scale(axes: Any, results: list[Result]) -> None:
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
-    axes.set_xlim(0.85, max(ticks[-1], most * 1.4) * 1.05)
+    axes.set_xlim(0.75, max(ticks[-1], most * 1.4) * 1.05)

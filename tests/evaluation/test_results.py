@@ -105,10 +105,14 @@ def test_picture(tmp_path):
 
 
 def test_points_of_equal_cost_stand_apart():
-    costs = dodged(comparison().results)
-    assert costs[0] == 1
-    ordered = sorted(costs)
+    results = comparison().results
+    placed = dodged(results)
+    ordered = sorted(placed)
     assert all(b / a > 1.06 for a, b in zip(ordered, ordered[1:]))
+    # Each stays near its cost, and the middle of equal ones is where they belong.
+    free = [p for p, r in zip(placed, results) if r.flops_ratio == results[0].flops_ratio]
+    assert np.exp(np.log(free).mean()) == pytest.approx(1)
+    assert all(0.7 < p / r.flops_ratio < 1.4 for p, r in zip(placed, results))
 
 
 def test_a_row_by_its_name():
