@@ -56,18 +56,18 @@ def test_every_setting_is_an_option():
     add_srt_options(parser)
     assert given_keywords(parser.parse_args([])) == {}
     argv = ["--level", "3", "--views", "grid", "--statistic", "median", "--layer", "layers.2"]
-    argv += ["--outputs", "[-1]", "--smooth", "[1, 2, 1]", "--padding", "zeros"]
+    argv += ["--smooth", "[1, 2, 1]", "--padding", "zeros"]
     assert given_keywords(parser.parse_args([*argv, "--view-batch", "4"])) == {
         "level": 3,
         "views": "grid",
         "statistic": "median",
         "layer": "layers.2",
-        "outputs": [-1],
         "smooth": [1, 2, 1],
         "padding": "zeros",
         "view_batch": 4,
     }
-    assert given_keywords(parser.parse_args(["--stride", "4"])) == {"stride": 4}
+    others = given_keywords(parser.parse_args(["--stride", "4", "--outputs", "[-1]"]))
+    assert others == {"stride": 4, "outputs": [-1]}
 
 
 def test_options_of_settings_are_complete():

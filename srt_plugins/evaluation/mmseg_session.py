@@ -7,6 +7,7 @@ work_dir. Hooks of the config do not run.
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -119,8 +120,12 @@ class Session:
 
     def close(self) -> None:
         """Close the log and remove the temporary work_dir."""
-        for handler in getattr(getattr(self, "runner", None), "logger", _NO_LOGGER).handlers:
-            handler.close()
+        logger = getattr(getattr(self, "runner", None), "logger", None)
+        for handler in [*logger.handlers] if logger else []:
+            # MMEngine goes on writing to the files of its current logger: take closed ones away.
+            if isinstance(handler, logging.FileHandler):
+                logger.removeHandler(handler)
+                handler.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     @property
@@ -216,13 +221,6 @@ class Session:
             config["test_cfg"] = {"size_divisor": patch}
         built: nn.Module = MODELS.build(config)
         return built.to(self.device)
-
-
-class _Silent:
-    handlers: tuple = ()
-
-
-_NO_LOGGER = _Silent()
 
 
 def _watcher(base: type, metric: Any) -> Any:

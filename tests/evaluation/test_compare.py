@@ -317,3 +317,10 @@ def test_a_config_object_is_not_changed(tiny):
     found = compare_mmseg(cfg, tiny.checkpoint, [{}], limit=1, skip=skip, device="cpu")
     assert cfg.pretty_text == before
     assert math.isfinite(found["plain"].mIoU)
+
+
+def test_mmengine_s_log_is_usable_after_a_session(tiny):
+    """MMEngine writes to every file of its current logger when weights are initialised."""
+    with Session(tiny.config, device="cpu"):
+        pass
+    tiny.build(tiny.config).init_weights()
