@@ -120,7 +120,7 @@ class Session:
 
     def close(self) -> None:
         """Close the log and remove the temporary work_dir."""
-        logger = getattr(getattr(self, "runner", None), "logger", None)
+        logger: Any = getattr(getattr(self, "runner", None), "logger", None)
         for handler in [*logger.handlers] if logger else []:
             # MMEngine goes on writing to the files of its current logger: take closed ones away.
             if isinstance(handler, logging.FileHandler):
