@@ -9,7 +9,7 @@ import torch
 from mmseg.models.backbones import VisionTransformer
 from torch.utils.flop_counter import FlopCounterMode
 
-from srt_plugins import SRTWrapper, detach
+from srt_plugins import SRTWrapper, attach, detach
 
 IMAGE = torch.randn(1, 3, 32, 48, generator=torch.Generator().manual_seed(0))
 
@@ -99,3 +99,10 @@ def test_threads_do_not_see_each_other_s_patched_blocks(backbone):
             for result in results:
                 torch.testing.assert_close(result, expected)
     assert [set(vars(block)) for block in backbone.layers] == attributes
+
+
+def test_attach_takes_a_backbone_itself(backbone):
+    before = backbone(IMAGE)
+    attach(backbone)
+    assert not torch.equal(backbone(IMAGE)[0], before[0])
+    assert type(detach(backbone)) is VisionTransformer
