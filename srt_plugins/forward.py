@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import warnings
-from dataclasses import dataclass, field
 from typing import Any, Callable
 from weakref import WeakKeyDictionary
 
@@ -15,70 +14,17 @@ from .adapters.base import Adapter
 from .adapters.probe import probed
 from .adapters.structure import Path, replace, summary
 from .core.capture import capture, replaced
-from .core.ensemble import Accumulator, Grid, Leaf, ensemble, output_cell, view_chunks
+from .core.ensemble import Accumulator, Grid, Leaf, ensemble, view_chunks
 from .core.translate import Canvas
-from .core.views import Views, resolve
+from .core.views import Views
 from .errors import AdapterError, ConfigError
 from .settings import Settings
+from .state import State, check
 
 Plain = Callable[..., Any]
 
 # Beside the state, which is copied and pickled with the module.
 _LOCKS: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
-
-
-@dataclass
-class State:
-    """What a wrapped backbone carries beside its own attributes.
-
-    Attributes:
-        settings: current settings.
-        adapter: facts about the backbone.
-        enabled: False passes every call straight through.
-        needs_weights: True until weights were loaded into a backbone that a config built.
-        dispersion: spread over views of the last forward, one ``(B, 1, h, w)`` map per ensembled
-            grid (root mean square over channels of the standard deviation over views).
-    """
-
-    settings: Settings
-    adapter: Adapter
-    enabled: bool = True
-    needs_weights: bool = False
-    dispersion: tuple[Tensor, ...] = ()
-    warned: set[str] = field(default_factory=set)
-    _resolved: tuple[Settings, Views] | None = None
-
-    def views(self) -> Views:
-        """The views of the current settings, resolved once for each settings object."""
-        if self._resolved is None or self._resolved[0] is not self.settings:
-            views = chosen_views(self.settings, self.adapter.patch or 1, quiet=True)
-            self._resolved = (self.settings, views)
-        return self._resolved[1]
-
-
-def chosen_views(settings: Settings, patch: int, quiet: bool = False) -> Views:
-    """The views of some settings for a patch size in pixels, checked against the statistic."""
-    views = resolve(settings.views, settings.level, patch, quiet=quiet)
-    if settings.statistic == "median" and len(set(views.weights)) > 1:
-        raise ConfigError(
-            "Expected views of equal weight with statistic='median', which takes no weights, got "
-            f"{views.weights}; leave the weights out or use statistic='mean'."
-        )
-    return views
-
-
-def check(settings: Settings, adapter: Adapter) -> None:
-    """Everything that can be known before a forward, so that nothing is wrapped in vain.
-
-    Raises:
-        ConfigError: see the keyword that it names.
-    """
-    if settings.layer is not None:
-        adapter.block_index(settings.layer)
-    if adapter.patch is not None:
-        chosen_views(settings, adapter.patch)
-    for stride in set(adapter.strides or ()) - {0}:
-        output_cell(stride, settings.stride)
 
 
 def run(module: nn.Module, state: State, plain: Plain, args: tuple, kwargs: dict) -> Any:
@@ -114,9 +60,9 @@ def _at_outputs(state: State, call: Callable, images: Tensor, views: Views) -> A
     settings, adapter = state.settings, state.adapter
     image_size, view_size = _sizes(adapter, images)
     centre = views.translations.index((0, 0)) if (0, 0) in views.translations else None
-    first: dict[Path, Leaf] = {}
-    kept: dict[Path, Tensor] = {}
-    shape: list[Any] = []
+    first: Any = None
+    selected: list[Path] = []
+    kept: dict[Path, Tensor] | None = None
     accumulator = Accumulator(views, settings.aggregation())
     for chunk, chosen in view_chunks(
         images,
@@ -129,28 +75,17 @@ def _at_outputs(state: State, call: Callable, images: Tensor, views: Views) -> A
         leaves = adapter.leaves(output, view_size, image_size)
         _check_batch(leaves, len(chunk), output)
         selected = _select(leaves, settings, output)
-        if not shape:
-            shape.append(output)
-            first.update(leaves)
+        first = output if first is None else first
         if centre is not None and chosen.start <= centre < chosen.stop:
-            batch = slice((centre - chosen.start) * len(images), None)
-            kept = {
-                path: _cropped(leaf, batch, len(images))
-                for path, leaf in leaves.items()
-                if path not in selected
-            }
+            start = (centre - chosen.start) * len(images)
+            kept = _others(leaves, selected, slice(start, start + len(images)))
         accumulator.add([leaves[p] for p in selected], chosen)
-    if centre is None and len(selected) < len(first):
-        plain = Canvas(images, [(0, 0)], view_size, settings.padding).views([(0, 0)])
-        leaves = adapter.leaves(call(plain), view_size, image_size)
-        kept = {
-            p: _cropped(leaf, slice(0, None), len(images))
-            for p, leaf in leaves.items()
-            if p not in selected
-        }
+    if kept is None and len(selected) < len(leaves):
+        output = call(_untranslated(images, view_size, settings))
+        kept = _others(adapter.leaves(output, view_size, image_size), selected)
     state.dispersion = tuple(_spread(d) for d in accumulator.dispersions())
-    values = {**kept, **dict(zip(selected, accumulator.results()))}
-    return replace(shape[0], lambda path, like: _like(values[path], like))
+    values = {**(kept or {}), **dict(zip(selected, accumulator.results()))}
+    return replace(first, lambda path, like: _like(values[path], like))
 
 
 def _at_layer(module: nn.Module, state: State, call: Callable, images: Tensor, views: Views) -> Any:
@@ -186,12 +121,10 @@ def _at_layer(module: nn.Module, state: State, call: Callable, images: Tensor, v
     }
     state.dispersion = tuple(_spread(d) for d in accumulator.dispersions())
     skipped = [b for i, b in enumerate(adapter.blocks[:index]) if i not in stored]
-    untranslated = Canvas(images, [(0, 0)], view_size, settings.padding).views([(0, 0)])
     with replaced(module, values, skipped):
-        output = call(untranslated)
+        output = call(_untranslated(images, view_size, settings))
     final = adapter.leaves(output, view_size, image_size)
-    whole = slice(0, None)
-    return replace(output, lambda path, _: _cropped(final[path], whole, len(images)))
+    return replace(output, lambda path, _: _cropped(final[path]))
 
 
 def _select(leaves: dict[Path, Leaf], settings: Settings, output: Any) -> list[Path]:
@@ -226,11 +159,23 @@ def _sizes(adapter: Adapter, images: Tensor) -> tuple[tuple[int, int], tuple[int
     return size, adapter.view_size(size)
 
 
-def _cropped(leaf: Leaf, batch: slice, count: int) -> Tensor:
-    tensor = leaf.tensor[batch][:count]
+def _untranslated(images: Tensor, view_size: tuple[int, int], settings: Settings) -> Tensor:
+    """The images completed to the size of the views."""
+    return Canvas(images, [(0, 0)], view_size, settings.padding).views([(0, 0)])
+
+
+def _others(
+    leaves: dict[Path, Leaf], selected: list[Path], batch: slice = slice(None)
+) -> dict[Path, Tensor]:
+    """The outputs that are not ensembled, of the images in ``batch``."""
+    return {p: _cropped(leaf)[batch] for p, leaf in leaves.items() if p not in selected}
+
+
+def _cropped(leaf: Leaf) -> Tensor:
+    """An output in the size that the image alone would give."""
     if isinstance(leaf, Grid) and leaf.crop:
-        tensor = tensor[..., : leaf.crop[0], : leaf.crop[1]]
-    return tensor
+        return leaf.tensor[..., : leaf.crop[0], : leaf.crop[1]]
+    return leaf.tensor
 
 
 def _like(value: Tensor, like: Tensor) -> Tensor:

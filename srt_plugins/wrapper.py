@@ -20,6 +20,7 @@ from . import forward as _forward
 from .adapters import describe, find_backbone
 from .errors import CheckpointError, ConfigError
 from .settings import Settings
+from .state import State, check
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -41,7 +42,7 @@ class SRTModule:
     """
 
     # None on instances that the wrapped class made of itself (slices, custom copies): plain.
-    _srt: _forward.State | None = None
+    _srt: State | None = None
     training: bool
 
     def __reduce_ex__(self, protocol: Any) -> Any:
@@ -92,7 +93,7 @@ def _plain_class(cls: type) -> type:
     return cls.__mro__[cls.__mro__.index(SRTModule) + 1]
 
 
-def _rebuild(make: Any, args: tuple, state: _forward.State | None) -> Any:
+def _rebuild(make: Any, args: tuple, state: State | None) -> Any:
     """Make the plain instance as its own class does it, and wrap it."""
     made = make(*args)
     if not isinstance(made, SRTModule):
@@ -133,12 +134,12 @@ def SRTWrapper(backbone: Module, **keywords: Any) -> Module:
             "carries a patched forward that would hide SRT; remove the patch first."
         )
     if isinstance(backbone, SRTModule) and backbone._srt is not None:
-        _forward.check(settings, backbone._srt.adapter)
+        check(settings, backbone._srt.adapter)
         backbone._srt.settings = settings
         return backbone
     adapter = describe(backbone)
-    _forward.check(settings, adapter)
-    state = _forward.State(settings, adapter)
+    check(settings, adapter)
+    state = State(settings, adapter)
     backbone.__class__ = _srt_class(cast(Any, type(backbone)))
     backbone.__dict__["_srt"] = state
     _forget_compiled()
@@ -198,7 +199,7 @@ def srt_enabled(model: Module, enabled: bool = True, **keywords: Any) -> Iterato
     Settings.of(**keywords)
     changed = [settings.but(**keywords) for _, settings, _ in before]
     for (module, _, _), settings in zip(before, changed):
-        _forward.check(settings, module._srt.adapter)
+        check(settings, module._srt.adapter)
     try:
         for (module, _, _), settings in zip(before, changed):
             module._srt.settings, module._srt.enabled = settings, enabled

@@ -41,6 +41,10 @@ class Views:
         """Largest absolute translation, in pixels."""
         return max(max(abs(dy), abs(dx)) for dy, dx in self.translations)
 
+    def entries(self) -> list[tuple[float, ...]]:
+        """``(dy, dx, weight)`` of each view, as :func:`explicit` takes them."""
+        return [(*t, w) for t, w in zip(self.translations, self.weights)]
+
     @property
     def is_identity(self) -> bool:
         """True where the only view is the untranslated image."""
@@ -185,7 +189,7 @@ def check_views(views: ViewsArg) -> None:
                 f"Expected one weight per view, got {len(views.translations)} translations and "
                 f"{len(views.weights)} weights."
             )
-        views = [(*t, w) for t, w in zip(views.translations, views.weights)]
+        views = views.entries()
     if isinstance(views, str):
         _parse_name(views)
     elif _is_int(views):
@@ -200,7 +204,7 @@ def check_views(views: ViewsArg) -> None:
 def _build(views: ViewsArg, level: int | None, patch: int) -> Views:
     check_views(views)
     if isinstance(views, Views):
-        views = [(*t, w) for t, w in zip(views.translations, views.weights)]
+        views = views.entries()
     if level == 0 and not isinstance(views, (list, tuple)):
         return Views(((0, 0),), (1.0,))
     period = patch if level is None else min(patch, 2 * level)

@@ -11,7 +11,7 @@ from typing import Any, Callable
 from torch import nn
 
 from ..adapters import describe, find_backbone
-from ..core.views import Views, resolve
+from ..core.views import Views
 from ..errors import ConfigError, SRTError
 from ..settings import Settings
 from ..wrapper import srt_enabled, wrapped
@@ -230,7 +230,8 @@ def _views(session: Session, settings: Settings) -> Views:
         state = wrapped(session.model)[0]._srt
         if state.adapter.patch is None:
             session.first()  # an unknown backbone is probed on its first image
-        return resolve(settings.views, settings.level, state.adapter.patch or 1)
+        views: Views = state.views()
+        return views
 
 
 def _told(
