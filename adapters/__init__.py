@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from srt_plugins.adapters import locate, mmseg
 from srt_plugins.adapters.base import Adapter
+from srt_plugins.adapters.locate import find_target
 from torch import nn
 
-__all__ = ["Adapter", "describe", "find_backbone"]
+__all__ = ["Adapter", "describe", "find_backbone", "find_target"]
 
 _LIBRARIES = (mmseg,)
 

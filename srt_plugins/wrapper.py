@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from . import forward as _forward
-from .adapters import describe, find_backbone
+from .adapters import describe, find_backbone, find_target
 from .errors import CheckpointError, ConfigError
 from .settings import Settings
 from .state import State, check
@@ -146,17 +146,20 @@ def SRTWrapper(backbone: Module, **keywords: Any) -> Module:
     return backbone
 
 
-def attach(model: Module, **keywords: Any) -> Module:
+def attach(model: Module, target: str | None = None, **keywords: Any) -> Module:
     """Find the backbone inside a model and wrap it in place; returns the model.
 
     Args:
         model: a whole model, also inside DDP, EMA or test-time-augmentation containers.
+        target: part of the backbone to ensemble instead of the whole, as a module path below it
+            (``"net"`` of a ViTDet pyramid, ``"bottom_up"`` of an FPN).
         **keywords: see :class:`srt_plugins.Settings`.
 
     Raises:
-        AdapterError: no backbone found. ConfigError: a bad keyword. The model is then untouched.
+        AdapterError: no backbone found. ConfigError: a bad keyword, or a target that the backbone
+            lacks. The model is then untouched.
     """
-    SRTWrapper(find_backbone(model), **keywords)
+    SRTWrapper(find_target(find_backbone(model), target), **keywords)
     return model
 
 
