@@ -6,14 +6,14 @@ Backbones are recognised by class name and structure, never by importing a libra
 
 from __future__ import annotations
 
-from srt_plugins.adapters import locate, mmseg
+from srt_plugins.adapters import detectron2, locate, mmseg
 from srt_plugins.adapters.base import Adapter
 from srt_plugins.adapters.locate import find_target
 from torch import nn
 
 __all__ = ["Adapter", "describe", "find_backbone", "find_target"]
 
-_LIBRARIES = (mmseg,)
+_LIBRARIES = (mmseg, detectron2)
 
 
 def describe(backbone: nn.Module) -> Adapter:

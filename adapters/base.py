@@ -27,17 +27,22 @@ class Adapter:
             backbone pads them itself; None = sizes are left alone (fixed-size or flooring ones).
         strides: stride of each 4-D output in pixels, None = probed on first use; 0 = a pooled
             map of one position, which is averaged like image-level tokens.
+        names: keys of the outputs that ``strides`` belong to, where they come in a dict; empty =
+            in the order in which they come.
+        floor: sizes are first cut to this multiple (in pixels) by the backbone; 1 = they are not.
         blocks: module paths of the blocks, in the order in which they run.
         block_strides: stride of each block's tokens, in pixels.
         taps: indices of the blocks whose results the outputs are made from.
         prefix_tokens: class and register tokens in front of each block's tokens.
-        block_layout: ``"NLC"`` or ``"NCHW"``.
+        block_layout: ``"NLC"``, ``"NHWC"`` or ``"NCHW"``.
     """
 
     family: str
     patch: int | None = None
     multiple: int | None = None
     strides: tuple[int, ...] | None = None
+    names: tuple[str, ...] = ()
+    floor: int = 1
     blocks: tuple[str, ...] = ()
     block_strides: tuple[int, ...] = ()
     taps: tuple[int, ...] = ()
@@ -75,12 +80,12 @@ class Adapter:
                     f"Expected {self.family} to return floating-point features, which can be "
                     f"averaged, got {summary(output)}."
                 )
-            if tensor.ndim == 4 and (self.strides or ())[grids : grids + 1] == (0,):
-                grids += 1
+            position = self._position(path, grids)
+            grids += tensor.ndim == 4
+            if tensor.ndim == 4 and (self.strides or ())[position : position + 1] == (0,):
                 found[path] = Vector(tensor)
             elif tensor.ndim == 4:
-                stride = self._stride(tensor, grids, view_size, output)
-                grids += 1
+                stride = self._stride(tensor, position, view_size, output)
                 found[path] = Grid(tensor, stride, self._crop(stride, view_size, image_size))
             elif tensor.ndim == 3 and tensor.shape[1] >= min(positions, default=0) > 0:
                 raise AdapterError(
@@ -126,8 +131,14 @@ class Adapter:
     def block_leaves(self, tokens: Tensor, index: int, view_size: tuple[int, int]) -> list[Leaf]:
         """A block's tokens as ``[Grid]`` or ``[Grid, Vector]`` (prefix tokens)."""
         stride = self.block_strides[index]
-        if self.block_layout == "NCHW":
-            return [Grid(tokens, (stride, stride))]
+        if self.block_layout in ("NCHW", "NHWC"):
+            if tokens.ndim != 4:
+                raise AdapterError(
+                    f"Expected block {self.blocks[index]!r} of {self.family} to return "
+                    f"{self.block_layout} tokens, got {tuple(tokens.shape)}."
+                )
+            maps = tokens if self.block_layout == "NCHW" else tokens.permute(0, 3, 1, 2)
+            return [Grid(maps, (stride, stride))]
         prefix = self.prefix_tokens
         h, w = -(-view_size[0] // stride), -(-view_size[1] // stride)
         if tokens.ndim == 3 and tokens.shape[1] != prefix + h * w:  # partial patches left out
@@ -145,6 +156,8 @@ class Adapter:
         """Inverse of :meth:`block_leaves` on aggregated tensors."""
         if self.block_layout == "NCHW":
             return results[0].to(dtype)
+        if self.block_layout == "NHWC":
+            return results[0].permute(0, 2, 3, 1).to(dtype).contiguous()
         grid = results[0].flatten(2).transpose(1, 2)
         if len(results) > 1:
             grid = torch.cat([results[1], grid], 1)
@@ -154,12 +167,18 @@ class Adapter:
         """Blocks to aggregate for ``layer=index``: itself and the earlier ones that outputs tap."""
         return [i for i in self.taps if i < index] + [index]
 
+    def _position(self, path: Path, grids: int) -> int:
+        """Index in ``strides`` of an output, ``grids`` maps having come before it."""
+        return self.names.index(path[0]) if path and path[0] in self.names else grids
+
     def _stride(
         self, grid: Tensor, position: int, size: tuple[int, int], output: Any
     ) -> tuple[int, int]:
         if self.strides is not None and position < len(self.strides):
             s = self.strides[position]
-            if all(t in (n // s, -(-n // s)) for n, t in zip(size, grid.shape[2:])):
+            # Partial patches may be left out or completed, on every level of a pyramid.
+            least = [n // self.floor * self.floor // s for n in size]
+            if all(a <= t <= -(-n // s) for a, n, t in zip(least, size, grid.shape[2:])):
                 return (s, s)
         raise AdapterError(
             f"Expected the feature maps of {self.family} to be (N, C, h, w) with strides "

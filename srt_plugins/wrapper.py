@@ -137,6 +137,12 @@ def SRTWrapper(backbone: Module, **keywords: Any) -> Module:
         check(settings, backbone._srt.adapter)
         backbone._srt.settings = settings
         return backbone
+    inside = [name for name, m in backbone.named_modules() if m in wrapped(backbone)]
+    if inside:
+        raise ConfigError(
+            f"Expected a backbone without wrapped parts, got {type(backbone).__name__} with SRT on "
+            f"{inside}: it would run views of views. Detach those first."
+        )
     adapter = describe(backbone)
     check(settings, adapter)
     state = State(settings, adapter)
@@ -159,7 +165,14 @@ def attach(model: Module, target: str | None = None, **keywords: Any) -> Module:
         AdapterError: no backbone found. ConfigError: a bad keyword, or a target that the backbone
             lacks. The model is then untouched.
     """
-    SRTWrapper(find_target(find_backbone(model), target), **keywords)
+    chosen = find_target(find_backbone(model), target)
+    if any(m is not chosen for m in wrapped(model)):
+        raise ConfigError(
+            f"Expected SRT on one part of a model, got target={target!r} for one that has it on "
+            f"{[n for n, m in model.named_modules() if m in wrapped(model)]}; detach the model "
+            "first."
+        )
+    SRTWrapper(chosen, **keywords)
     return model
 
 

@@ -14,9 +14,8 @@ from srt_plugins.adapters.structure import tensors
 
 from srt_plugins import AdapterError, ConfigError, SRTWrapper, detach
 from tests import reference
+from tests.contracts import VIEWS, close, layer_by_hand, run, same, view_inputs
 from tests.mmseg.tiny import BACKBONES, FIXED, build, images
-
-VIEWS = [(0, 0), (3, -2), (-1, 2)]
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -46,38 +45,6 @@ def with_cases(wanted):
     )
 
 
-def same(a, b):
-    """Nested outputs equal to the bit, with the same containers."""
-    assert type(a) is type(b)
-    if isinstance(a, torch.Tensor):
-        return a.dtype == b.dtype and torch.equal(a, b)
-    return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b))
-
-
-@torch.no_grad()
-def run(backbone, image):
-    return backbone(image)
-
-
-def close(found, expected):
-    expected = torch.from_numpy(expected).float()
-    assert found.shape[1:] == expected.shape
-    assert (found[0] - expected).abs().max() <= 1e-4 * expected.abs().max()
-
-
-def view_inputs(case, image, padding="replicate"):
-    """The views of one image, made by the oracle, completed to whole patches where the wrapper
-    does that."""
-    size = image.shape[-2:]
-    m = case.multiple or 1
-    full = tuple(-(-n // m) * m for n in size)
-    source = image[0].double().numpy()
-    return [
-        torch.from_numpy(reference.translate(source, dy, dx, padding, full)).float()[None]
-        for dy, dx in VIEWS
-    ]
-
-
 def kept(case, stride, size, tokens):
     """Tokens of the output: those that the image alone would give."""
     return tuple(-(-n // stride) for n in size) if case.multiple else tuple(tokens)
@@ -95,7 +62,7 @@ def test_ensemble_equals_the_oracle(name, size):
     case = BACKBONES[name]
     backbone, image = build(case.config), images(size)
     plain = tensors(run(backbone, image))
-    every = [tensors(run(backbone, view)) for view in view_inputs(case, image)]
+    every = [tensors(run(backbone, view)) for view in view_inputs(image, case.multiple)]
     found = run(SRTWrapper(backbone, views=VIEWS), image)
     strides = iter(case.strides)
     for i, (path, tensor) in enumerate(tensors(found)):
@@ -157,51 +124,13 @@ def test_blocks_run_in_the_declared_order_with_the_declared_tokens(case, backbon
             assert shape[2:] == (h, w)
 
 
-def layer_by_hand(case, backbone, image, index, paths):
-    """Ensemble at a block with forward hooks and the oracle only."""
-    adapter = describe(backbone)  # paths and strides of the blocks, tested above
-    stored = [i for i in case.taps if i < index] + [index]
-    seen = []
-    for view in view_inputs(case, image):
-        tokens = {}
-        hooks = [
-            backbone.get_submodule(paths[i]).register_forward_hook(
-                lambda m, a, output, i=i, t=tokens: t.update({i: output[0].double().numpy()})
-            )
-            for i in stored
-        ]
-        run(backbone, view)
-        [h.remove() for h in hooks]
-        seen.append(tokens)
-    height, width = view_inputs(case, image)[0].shape[-2:]
-    hooks = []
-    for i in stored:
-        stride = adapter.block_strides[i]
-        h, w = -(-height // stride), -(-width // stride)
-        if case is BACKBONES["vit-floors"]:
-            h, w = height // stride, width // stride
-        if adapter.block_layout == "NCHW":
-            mean = reference.aggregate([t[i] for t in seen], VIEWS, stride)["mean"]
-            new = torch.from_numpy(mean).float()[None]
-        else:
-            grids = [t[i][case.prefix :].T.reshape(-1, h, w) for t in seen]
-            mean = reference.aggregate(grids, VIEWS, stride)["mean"]
-            prefix = np.mean([t[i][: case.prefix] for t in seen], 0)
-            tokens = np.concatenate([prefix, mean.reshape(len(mean), -1).T])
-            new = torch.from_numpy(tokens).float()[None]
-        module = backbone.get_submodule(paths[i])
-        hooks.append(module.register_forward_hook(lambda m, a, o, new=new: new))
-    output = run(backbone, view_inputs(case, image)[0])  # the untranslated view
-    [h.remove() for h in hooks]
-    return output
-
-
 @with_sizes(lambda case: case.blocks)
 def test_layer_equals_an_independent_computation(name, size):
     case = BACKBONES[name]
     backbone, image = build(case.config), images(size)
-    paths = describe(backbone).blocks
-    expected = layer_by_hand(case, backbone, image, paths.index(case.middle), paths)
+    adapter = describe(backbone)
+    index = adapter.blocks.index(case.middle)
+    expected = layer_by_hand(adapter, backbone, image, index, case is BACKBONES["vit-floors"])
     found = run(SRTWrapper(backbone, views=VIEWS, layer=case.middle), image)
     strides = iter(case.strides)
     for (path, a), (other, b) in zip(tensors(found), tensors(expected)):
