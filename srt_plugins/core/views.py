@@ -153,13 +153,10 @@ def resolve(views: ViewsArg, level: int | None, patch: int, *, quiet: bool = Fal
     """
     if level is not None:
         level = check_level(level)
+    _check_bound(level or 0, patch)  # before a grid of thousands of views is ordered
     chosen = _build(views, level, patch)
     bound = max(chosen.level, level or 0)
-    if bound >= patch > 1:
-        raise ConfigError(
-            f"Expected translations below one patch ({patch} pixels), got {bound}: from there on "
-            f"views repeat each other. Use level <= {patch // 2}."
-        )
+    _check_bound(bound, patch)
     if 2 * bound > patch and not quiet:
         warnings.warn(
             f"translations up to {bound} pixels go beyond half a patch ({patch // 2}): they repeat "
@@ -167,6 +164,14 @@ def resolve(views: ViewsArg, level: int | None, patch: int, *, quiet: bool = Fal
             stacklevel=2,
         )
     return chosen
+
+
+def _check_bound(bound: int, patch: int) -> None:
+    if bound >= patch > 1:
+        raise ConfigError(
+            f"Expected translations below one patch ({patch} pixels), got {bound}: from there on "
+            f"views repeat each other. Use level <= {patch // 2}."
+        )
 
 
 def check_level(level: Any) -> int:
