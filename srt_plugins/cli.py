@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from . import __version__
 from .errors import SRTError
-from .evaluation.command import add_parser as add_compare_mmseg
+from .evaluation.mmseg_command import add_parser as add_compare_mmseg
 
 # Exit codes: a mistake of the caller's (also argparse's own code), anything else, Ctrl-C.
 USER_ERROR, FAILURE, INTERRUPTED = 2, 1, 130

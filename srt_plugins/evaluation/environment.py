@@ -1,4 +1,4 @@
-"""Versions and hardware, for the record of a comparison; no host names."""
+"""The device, and versions and hardware for the record of a comparison; no host names."""
 
 from __future__ import annotations
 
@@ -9,7 +9,32 @@ from pathlib import Path
 
 import torch
 
-_PACKAGES = ("srt-plugins", "torch", "mmengine", "mmsegmentation", "mmcv", "mmcv-lite", "numpy")
+from ..errors import ConfigError
+
+_PACKAGES = (
+    *("srt-plugins", "torch", "numpy"),
+    *("mmengine", "mmsegmentation", "mmcv", "mmcv-lite"),
+    *("detectron2", "fvcore", "pycocotools"),
+)
+
+
+def chosen_device(device: str | torch.device | None) -> torch.device:
+    """The device asked for; for None a GPU if there is one.
+
+    Raises:
+        ConfigError: no such device.
+    """
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+    except RuntimeError:
+        raise ConfigError(
+            f"Expected device to be one such as 'cpu' or 'cuda:0', got {device!r}."
+        ) from None
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"Expected a device that is there, got {device} without CUDA; use cpu.")
+    return found
 
 
 def versions() -> dict[str, str]:

@@ -4,28 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 from torch import nn
 
 from ..adapters import describe, find_backbone
 from ..core.views import Views
-from ..errors import ConfigError, SRTError
-from ..settings import Settings
-from ..wrapper import srt_enabled, wrapped
+from ..wrapper import srt_enabled
 from .bootstrap import RESAMPLES
 from .checkpoint import load_weights
-from .cost import count_flops, memory_kind
+from .cost import memory_kind
 from .environment import hardware, versions
-from .methods import flip, inference_by, larger_input, matching_scale, output_ensemble
+from .methods import flip, inference_by, larger_input, output_ensemble
 from .mmseg_session import Session
-from .results import Comparison, Measured, compare
-from .rows import DEFAULT_ROWS, OWN, Row, RowArg, check_skip, keywords, plan, settings_of
-
-# Called with the row, its number, the number of rows, the images done in it, the images in all.
-Progress = Callable[[str, int, int, int, int], None]
+from .results import Comparison, compare
+from .rows import OWN, Row, RowArg, check_skip, keywords, plan
+from .runs import Progress, Runs, asked_settings, default_settings, views_of
 
 
 def compare_mmseg(
@@ -67,7 +62,7 @@ def compare_mmseg(
         trust_checkpoint: load a checkpoint that holds more than plain tensors; this runs code
             from the file.
         cfg_options: overrides of the config, by dotted key.
-        progress: see :data:`Progress`.
+        progress: see :data:`srt_plugins.evaluation.runs.Progress`.
 
     Returns:
         All figures, with intervals; ``.save(path)`` writes JSON.
@@ -76,16 +71,7 @@ def compare_mmseg(
         SRTError: a bad argument, config or checkpoint; nothing has run by then.
     """
     left_out = check_skip(skip)
-    extra = [settings_of(row) for row in extra_rows]
-    asked = None if rows is None else [settings_of(row) for row in rows]
-    if asked is not None and not asked + extra:
-        raise ConfigError(
-            "Expected at least one SRT row, got none; leave rows out for the default."
-        )
-    if not Path(checkpoint).is_file():
-        raise ConfigError(
-            f"Expected checkpoint to be a file, got {checkpoint}, which does not exist."
-        )
+    asked, extra = asked_settings(rows, extra_rows, checkpoint)
     with Session(
         cfg,
         options=cfg_options,
@@ -97,27 +83,20 @@ def compare_mmseg(
     ) as session:
         loaded = load_weights(session.model, checkpoint, trust_checkpoint)
         own = session.take_settings()
-        settings = (_default_rows(own) if asked is None else asked) + extra
+        settings = (default_settings(own) if asked is None else asked) + extra
         with session.completed(complete):
-            srt = [(s, _views(session, s)) for s in settings]
+            srt = [
+                (s, views_of(session, s, srt_enabled(session.model, **keywords(s))))
+                for s in settings
+            ]
         own_padding = complete is not None and complete != session.own_padding()
         free_padding = complete is None and session.replicating_matters()
         planned = plan(srt, left_out, own_padding, free_padding)
-        runs = Runs(session, complete, srt[0][1])
+        runs = SegmentorRuns(session, complete, srt[0][1])
         notes = [text for text in (loaded.warning(),) if text]
         planned, flops = runs.tried(planned, notes)
-        measured = []
-        for number, row in enumerate(planned):
-            measured.append(
-                runs.measured(row, flops[row.name], _told(progress, planned, number, session))
-            )
-        found = compare(
-            measured,
-            session.classes,
-            seed=seed,
-            resamples=resamples,
-            nan_to_num=session.metric.nan_to_num,
-        )
+        measured = runs.all_measured(planned, flops, len(session.dataset), progress)
+        found = compare(measured, session.classes, seed=seed, resamples=resamples)
         found.notes = notes
         found.context = {
             "config": str(cfg if isinstance(cfg, (str, Path)) else cfg.filename),
@@ -138,8 +117,8 @@ def compare_mmseg(
         return found
 
 
-class Runs:
-    """Runs rows in a session, each as if it were the only one.
+class SegmentorRuns(Runs):
+    """Runs rows on a segmentor.
 
     Args:
         session: model and data.
@@ -147,11 +126,11 @@ class Runs:
         views: those of the output ensemble, whose number the larger input matches.
     """
 
+    session: Session
+
     def __init__(self, session: Session, complete: str | None, views: Views) -> None:
-        self.session = session
+        super().__init__(session, views)
         self.complete = complete
-        self.views = views
-        self.scale = len(views) ** 0.5
 
     def active(self, row: Row) -> AbstractContextManager[Any]:
         """While active, the session's model is what the row says."""
@@ -175,69 +154,3 @@ class Runs:
             patch = describe(find_backbone(model)).patch or 1
             return inference_by(model, larger_input(self.scale, patch))
         return nullcontext()
-
-    def tried(self, rows: list[Row], notes: list[str]) -> tuple[list[Row], dict[str, int]]:
-        """Try every row on one image, which also counts operations and warms up.
-
-        A larger input that the model cannot take (fixed sizes, memory) is left out with a note;
-        any other failure ends the comparison before time is spent.
-        """
-        kept: list[Row] = []
-        flops: dict[str, int] = {}
-        for row in rows:
-            try:
-                if row.method == "larger":
-                    row = self._matched(row, flops[rows[0].name])
-                flops[row.name] = self._count(row)
-            except Exception as error:
-                if row.method != "larger" or isinstance(error, SRTError):
-                    raise
-                reason = (str(error).splitlines() or [""])[0]
-                notes.append(f"{row.name}: left out, {type(error).__name__}: {reason}")
-                continue
-            kept.append(row)
-        return kept, flops
-
-    def _count(self, row: Row) -> int:
-        with self.active(row):
-            return count_flops(self.session.first)
-
-    def _matched(self, row: Row, plain: int) -> Row:
-        """Set the scale at which the larger input costs what the views cost."""
-        n = len(self.views)
-        self.scale = n**0.5
-        self.scale = matching_scale(plain, self._count(row), n)
-        return replace(row, name=f"{row.name}, x{self.scale:.3g} per side")
-
-    def measured(self, row: Row, flops: int, on_images: Any = None) -> Measured:
-        """Run a row over all data."""
-        with self.active(row):
-            run = self.session.run(on_images)
-        return Measured(row, run.areas, run.reported, run.seconds, flops, run.peak.bytes)
-
-
-def _default_rows(own: Settings | None) -> list[Settings]:
-    if own is None or own.is_plain:
-        return [settings_of(row) for row in DEFAULT_ROWS]
-    return [own] if own.smooth is not None else [own, own.but(smooth=3)]
-
-
-def _views(session: Session, settings: Settings) -> Views:
-    """The views of some settings; also checks the settings against the backbone."""
-    with srt_enabled(session.model, **keywords(settings)):
-        if settings.is_plain:
-            return Views(((0, 0),), (1.0,))
-        state = wrapped(session.model)[0]._srt
-        if state.adapter.patch is None:
-            session.first()  # an unknown backbone is probed on its first image
-        views: Views = state.views()
-        return views
-
-
-def _told(
-    progress: Progress | None, rows: list[Row], number: int, session: Session
-) -> Callable[[int], None] | None:
-    if progress is None:
-        return None
-    name, total = rows[number].name, len(session.dataset)
-    return lambda done: progress(name, number, len(rows), done, total)

@@ -24,19 +24,12 @@ from ..core.translate import check_padding
 from ..errors import ConfigError, SRTError
 from ..settings import Settings
 from ..wrapper import detach, wrapped
-from .cost import Peak, Stopwatch, peak_memory, timed
+from .cost import peak_memory, timed
+from .environment import chosen_device
+from .metrics import MeanIoU
 from .mmseg_config import import_mmseg, limit_images, prepared, read_config
+from .runs import Run
 from .scores import stack_areas
-
-
-class Run:
-    """What one run over the data gave: pixel counts, metrics, seconds per image, peak memory."""
-
-    def __init__(self, results: list, reported: dict, watch: Stopwatch, peak: Peak, sizes: list):
-        self.areas = stack_areas(results)
-        self.reported = {str(k): float(v) for k, v in reported.items()}
-        self.seconds = [s / n for s, n in zip(watch.seconds, sizes)]
-        self.peak = peak
 
 
 class Session:
@@ -68,7 +61,7 @@ class Session:
         seed: int = 0,
     ) -> None:
         import_mmseg()
-        self.device = _device(device)
+        self.device = chosen_device(device)
         self._folder = tempfile.mkdtemp(prefix="srt-compare-")
         try:
             self.cfg = prepared(read_config(cfg, options), self._folder, batch_size, workers, seed)
@@ -179,7 +172,12 @@ class Session:
             peak = stack.enter_context(peak_memory(self.device))
             watch = stack.enter_context(timed(self.model, "test_step", self.device))
             reported = self.runner.test()
-        return Run(self._watcher.results, reported, watch, peak, self._watcher.sizes)
+        return Run(
+            [MeanIoU(stack_areas(self._watcher.results), self.classes, self.metric.nan_to_num)],
+            {str(name): float(value) for name, value in reported.items()},
+            [seconds / n for seconds, n in zip(watch.seconds, self._watcher.sizes)],
+            peak,
+        )
 
     def own_padding(self) -> str:
         """How the config's preprocessor completes test images."""
@@ -241,17 +239,3 @@ def _watcher(base: type, metric: Any) -> Any:
                 self.on_images(sum(self.sizes))
 
     return Watcher()
-
-
-def _device(device: str | torch.device | None) -> torch.device:
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        found = torch.device(device)
-    except RuntimeError:
-        raise ConfigError(
-            f"Expected device to be one such as 'cpu' or 'cuda:0', got {device!r}."
-        ) from None
-    if found.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"Expected a device that is there, got {device} without CUDA; use cpu.")
-    return found

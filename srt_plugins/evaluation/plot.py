@@ -21,7 +21,7 @@ _GROUPS = {"plain": "Plain model", "control": "1x controls", "srt": "SRT", "othe
 
 
 def save_plot(comparison: Comparison, path: str | Path, title: str = "") -> Path:
-    """Write a PNG: gain in mIoU with 95 % intervals against cost in forwards of the plain model.
+    """Write a PNG: gain by the main metric with 95 % intervals against cost in plain forwards.
 
     Raises:
         MissingDependencyError: matplotlib is not installed.
@@ -45,10 +45,11 @@ def save_plot(comparison: Comparison, path: str | Path, title: str = "") -> Path
     _legend(axes, handles, comparison)
     _scale(axes, comparison.results)
     axes.set_xlabel("cost in forwards of the plain model (FLOPs; equal costs are fanned out)")
-    axes.set_ylabel("gain over plain, points of mIoU")
+    label = comparison.labels[comparison.metric]
+    axes.set_ylabel(f"gain over plain, points of {label}")
     heading = title or "Gain over the plain model"
     axes.set_title(
-        f"{heading}: plain mIoU {comparison.results[0].mIoU:.2f}, {comparison.images} images, "
+        f"{heading}: plain {label} {comparison.results[0].value:.2f}, {comparison.images} images, "
         "95 % intervals",
         fontsize=11,
         loc="left",

@@ -1,18 +1,66 @@
-"""A comparison as a table for the terminal."""
+"""A comparison as tables for the terminal."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-from .results import Comparison, Interval, Result, shown_interval
+from .conclusion import shown_interval
+from .results import Comparison, Interval, Result
+
+_STYLES = {"control": "cyan", "srt": "bold green"}
 
 
 def table(comparison: Comparison) -> Any:
-    """A ``rich`` table, one line per row."""
+    """A ``rich`` table of the main figure and of cost, one line per row."""
+    label = comparison.labels[comparison.metric]
+    title = f"{comparison.images} images; {label} in percent; 95 % intervals over images"
+    stages = list(comparison.results[0].other_seconds)
+    headers = [*("views", label, "gain over plain", "over best 1x", "s/image")]
+    made = _table(title, [*headers, *(f"{stage} s" for stage in stages), "FLOPs", "memory"])
+    for r in comparison.results:
+        cells = [
+            r.name,
+            str(r.row.views),
+            *_judged(r, comparison, comparison.metric),
+            f"{r.seconds_per_image:.3f} (x{r.seconds_ratio:.1f})",
+            *(f"{r.other_seconds[stage]:.3f}" for stage in stages),
+            f"{r.flops / 1e9:.4g} G (x{r.flops_ratio:.1f})",
+            "" if r.peak_memory is None else f"{r.peak_memory / 2**20:.0f} MiB",
+        ]
+        made.add_row(*cells, style=_STYLES.get(r.row.kind))
+    return made
+
+
+def metric_tables(comparison: Comparison) -> list[Any]:
+    """A ``rich`` table per metric: its gains, where it is not the main one, and all its figures."""
+    made = []
+    for metric, label in comparison.labels.items():
+        first = metric == comparison.metric
+        group = metric.rpartition("/")[0]
+        others = [
+            name
+            for name in comparison.results[0].figures
+            if name != metric and name.rpartition("/")[0] == group
+        ]
+        if first and not (group and others):
+            continue
+        gains = [] if first else ["gain over plain", "over best 1x"]
+        names = [name.rpartition("/")[2] for name in others]
+        one = _table(f"{label} in percent", [label, *gains, *names])
+        for r in comparison.results:
+            cells = _judged(r, comparison, metric)[: 1 if first else None]
+            cells += [_figure(r.figures.get(name, math.nan)) for name in others]
+            one.add_row(r.name, *cells, style=_STYLES.get(r.row.kind))
+        made.append(one)
+    return made
+
+
+def _table(title: str, headers: list[str]) -> Any:
     from rich.table import Table
 
     made = Table(
-        title=f"{comparison.images} images; mIoU in percent; 95 % intervals over images",
+        title=title,
         title_justify="left",
         box=None,
         pad_edge=False,
@@ -20,42 +68,40 @@ def table(comparison: Comparison) -> Any:
         padding=(0, 2, 0, 0),
     )
     made.add_column("row", no_wrap=True)
-    for header in _FIGURES:
+    for header in headers:
         made.add_column(header, justify="right", no_wrap=True)
-    for result in comparison.results:
-        made.add_row(*_cells(result, comparison), style=_STYLES.get(result.row.kind))
     return made
 
 
-_FIGURES = ("views", "mIoU", "gain over plain", "over best 1x", "s/image", "FLOPs", "memory")
-_STYLES = {"control": "cyan", "srt": "bold green"}
-
-
-def _cells(r: Result, comparison: Comparison) -> list[str]:
-    plain = r.row.kind == "plain"
-    best = r.name == comparison.control
+def _judged(r: Result, comparison: Comparison, metric: str) -> list[str]:
+    """The value by a metric, the gain over plain and over the best control."""
+    score = r.scores[metric]
+    best = r.name == comparison.controls[metric]
     return [
-        r.name,
-        str(r.row.views),
-        f"{r.mIoU:.2f}",
-        "" if plain else _gain(r.gain, r.gain_interval),
-        "(best 1x)" if best else _gain(r.gain_over_control, r.gain_over_control_interval),
-        f"{r.seconds_per_image:.3f} (x{r.seconds_ratio:.1f})",
-        f"{r.flops / 1e9:.4g} G (x{r.flops_ratio:.1f})",
-        "" if r.peak_memory is None else f"{r.peak_memory / 2**20:.0f} MiB",
+        _figure(score.value),
+        "" if r.row.kind == "plain" else _gain(score.gain, score.gain_interval),
+        "(best 1x)" if best else _gain(score.gain_over_control, score.gain_over_control_interval),
     ]
 
 
+def _figure(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.2f}"
+
+
 def _gain(gain: float, bounds: Interval) -> str:
-    return f"{gain:+.2f} {shown_interval(bounds)}".strip()
+    return "-" if math.isnan(gain) else f"{gain:+.2f} {shown_interval(bounds)}".strip()
 
 
 def footnotes(comparison: Comparison) -> str:
     """What the columns mean, and the notes, as lines."""
+    label = comparison.labels[comparison.metric]
+    stages = comparison.results[0].other_seconds
+    apart = f" {' and '.join(stages)} s: the same, beside the model." if stages else ""
     lines = [
         f"Best 1x: {comparison.control}, the best of the rows that cost one forward, chosen by "
-        "mIoU on all of these images and held fixed in the resamples.",
-        f"s/image: median, the model alone. Memory: peak, {comparison.context['peak_memory_is']}.",
+        f"{label} on all of these images and held fixed in the resamples.",
+        f"s/image: median, the model alone.{apart} Memory: peak, "
+        f"{comparison.context['peak_memory_is']}.",
         *comparison.notes,
     ]
     return "\n".join(lines)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
 
 import numpy as np
 
-from .bootstrap import RESAMPLES, draw, interval, resampled_miou
+from .bootstrap import RESAMPLES, draw, interval
+from .conclusion import conclusion
 from .files import replacing
-from .rows import Row, keywords
-from .scores import class_iou, scores
+from .metrics import Metric
+from .record import plain_values, row_record
+from .rows import Row
 
 Interval = Optional[tuple[float, float]]
 # Below this many images an interval says nothing.
@@ -26,45 +29,66 @@ class Measured:
 
     Attributes:
         row: which.
-        areas: pixel counts per image, ``(N, 4, C)``.
-        reported: metrics as MMSegmentation reports them (rounded).
-        seconds: per image, one entry per batch.
+        metrics: what it is judged by, the main one first.
+        reported: metrics as the framework reports them.
+        seconds: of the model, per image, one entry per batch.
         flops: floating-point operations for one image.
         peak_memory: bytes, None where unknown.
+        other_seconds: of other stages, such as loading data, as ``seconds``.
     """
 
     row: Row
-    areas: np.ndarray
+    metrics: Sequence[Metric]
     reported: dict[str, float]
     seconds: list[float]
     flops: int
     peak_memory: int | None = None
+    other_seconds: dict[str, list[float]] = field(default_factory=dict)
 
 
 @dataclass
-class Result:
-    """A row's figures; gains are in points of mIoU, intervals at 95 %, seconds medians."""
+class Score:
+    """A row's main figure by one metric; gains are differences of it, intervals at 95 %."""
 
-    row: Row
-    mIoU: float
-    mAcc: float
-    aAcc: float
-    iou: list[float]
-    reported: dict[str, float]
-    seconds_per_image: float
-    seconds_ratio: float
-    flops: int
-    flops_ratio: float
-    peak_memory: int | None
+    value: float = math.nan
     gain: float = 0.0
     gain_interval: Interval = None
     gain_over_control: float = 0.0
     gain_over_control_interval: Interval = None
 
+
+@dataclass
+class Result:
+    """A row's figures, also as attributes (``result.mIoU``); seconds are medians.
+
+    ``value``, ``gain``, ``gain_interval``, ``gain_over_control`` and
+    ``gain_over_control_interval`` are those of the main metric; ``scores`` has every metric's.
+    """
+
+    row: Row
+    figures: dict[str, float]
+    per_class: dict[str, dict[str, float]]
+    reported: dict[str, float]
+    seconds_per_image: float
+    seconds_ratio: float
+    other_seconds: dict[str, float]
+    flops: int
+    flops_ratio: float
+    peak_memory: int | None
+    scores: dict[str, Score]
+
     @property
     def name(self) -> str:
         """The row's name."""
         return self.row.name
+
+    def __getattr__(self, name: str) -> Any:
+        own = self.__dict__
+        if name in own.get("figures", ()):
+            return own["figures"][name]
+        if own.get("scores") and name in Score.__dataclass_fields__:
+            return getattr(next(iter(own["scores"].values())), name)
+        raise AttributeError(f"no figure {name!r}; there are {sorted(own.get('figures', ()))}")
 
 
 @dataclass
@@ -75,7 +99,9 @@ class Comparison:
         results: one per row, the plain row first.
         images: how many images.
         classes: class names.
-        control: name of the best row that costs one forward, by mIoU on all images.
+        controls: for each metric the name of the best row that costs one forward, by its value on
+            all images.
+        labels: names of the metrics for people, the main one first.
         notes: what the reader must know beside the figures.
         context: config, checkpoint, settings, versions, hardware.
     """
@@ -83,7 +109,8 @@ class Comparison:
     results: list[Result]
     images: int
     classes: list[str]
-    control: str
+    controls: dict[str, str]
+    labels: dict[str, str]
     notes: list[str] = field(default_factory=list)
     context: dict[str, Any] = field(default_factory=dict)
 
@@ -99,49 +126,42 @@ class Comparison:
         return [r for r in self.results if r.row.kind == kind]
 
     @property
+    def metric(self) -> str:
+        """The main metric."""
+        return next(iter(self.labels))
+
+    @property
+    def control(self) -> str:
+        """Name of the best row that costs one forward, by the main metric."""
+        return self.controls[self.metric]
+
+    @property
     def best_srt(self) -> Result:
-        """The SRT row with the highest mIoU."""
-        return max(self.of_kind("srt"), key=lambda r: r.mIoU)
+        """The SRT row with the highest main figure."""
+        return self.best("srt", self.metric) or self.of_kind("srt")[0]
+
+    def best(self, kind: str, metric: str) -> Result | None:
+        """The row of a kind with the highest value of a metric; None where all are NaN."""
+        known = [r for r in self.of_kind(kind) if not math.isnan(r.scores[metric].value)]
+        return max(known, key=lambda r: r.scores[metric].value, default=None)
 
     def conclusion(self) -> str:
         """What SRT adds beyond the best control, and what is ahead of it, in a few sentences."""
-        rivals = [r for r in self.of_kind("other") if r.mIoU > self.best_srt.mIoU]
-        if not rivals:
-            return self._beyond_control()
-        ahead = ", ".join(f"{r.name} ({r.gain:+.2f} over plain)" for r in rivals)
-        return f"{self._beyond_control()} Ahead of SRT here: {ahead}."
-
-    def _beyond_control(self) -> str:
-        control, srt = self[self.control], self.best_srt
-        if control.row.kind == "plain":
-            start = "No 1x control beats the plain model."
-        else:
-            name = control.name.removeprefix("1x ")
-            start = f"Best 1x control: {name}: {control.gain:+.2f}."
-        bounds = srt.gain_over_control_interval
-        gain = f"{srt.gain_over_control:+.2f}"
-        if bounds is None:
-            return f"{start} {srt.name}: {gain} beyond it; too few images for an interval."
-        gain += f" {shown_interval(bounds)}"
-        if bounds[0] <= 0 <= bounds[1]:
-            return (
-                f"{start} {srt.name}: {gain} beyond it, which cannot be distinguished from 0 on "
-                f"these {self.images} images."
-            )
-        verb = "adds" if srt.gain_over_control > 0 else "is worse:"
-        return f"{start} {srt.name} {verb} {gain} beyond it."
+        return conclusion(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; NaN as None."""
-        rows = [_row_dict(r, self.classes) for r in self.results]
-        return _plain(
+        several = {"best_1x_controls": self.controls} if len(self.labels) > 1 else {}
+        return plain_values(
             {
                 **self.context,
                 "images": self.images,
+                "metric": self.metric,
                 "best_1x_control": self.control,
+                **several,
                 "conclusion": self.conclusion(),
                 "notes": self.notes,
-                "rows": rows,
+                "rows": [row_record(r) for r in self.results],
             }
         )
 
@@ -152,88 +172,62 @@ class Comparison:
         return Path(path)
 
 
-def shown_interval(bounds: Interval) -> str:
-    """An interval as ``[+0.20, +0.81]``."""
-    return "" if bounds is None else f"[{bounds[0]:+.2f}, {bounds[1]:+.2f}]"
-
-
 def compare(
-    measured: list[Measured],
-    classes: list[str],
-    *,
-    seed: int = 0,
-    resamples: int = RESAMPLES,
-    nan_to_num: float | None = None,
+    measured: list[Measured], classes: list[str], *, seed: int = 0, resamples: int = RESAMPLES
 ) -> Comparison:
     """Figures of all rows; the first is the plain one.
 
-    The control that gains are held against is chosen by its mIoU on all images, and stays the same
-    in every resample. The plain model is among the candidates, so that a gain is never flattered by
-    controls that do harm.
+    The control that gains are held against is chosen for each metric by its value on all images,
+    and stays the same in every resample. The plain model is among the candidates, so that a gain is
+    never flattered by controls that do harm.
     """
     plain = measured[0]
-    images = len(plain.areas)
-    results = [_result(m, plain, nan_to_num) for m in measured]
-    best = max(
-        (i for i, m in enumerate(measured) if m.row.kind in ("plain", "control")),
-        key=lambda i: results[i].mIoU,
-    )
-    for result in results:
-        result.gain = result.mIoU - results[0].mIoU
-        result.gain_over_control = result.mIoU - results[best].mIoU
-    if images >= MIN_IMAGES:
-        counts = draw(images, resamples, seed)
-        drawn = [resampled_miou(m.areas, counts, nan_to_num) for m in measured]
-        for result, own in zip(results, drawn):
-            result.gain_interval = interval(own, drawn[0])
-            result.gain_over_control_interval = interval(own, drawn[best])
-    return Comparison(results, images, classes, results[best].name)
+    results = [_result(m, plain) for m in measured]
+    free = [i for i, m in enumerate(measured) if m.row.kind in ("plain", "control")]
+    controls = {}
+    for metric in plain.metrics:
+        scores = [r.scores.setdefault(metric.main, Score()) for r in results]
+        best = max(free, key=lambda i: (not math.isnan(scores[i].value), scores[i].value))
+        controls[metric.main] = results[best].name
+        for score in scores:
+            score.gain = score.value - scores[0].value
+            score.gain_over_control = score.value - scores[best].value
+        if metric.images >= MIN_IMAGES:
+            _add_intervals(scores, best, measured, metric, draw(metric.images, resamples, seed))
+    labels = {metric.main: metric.label for metric in plain.metrics}
+    return Comparison(results, plain.metrics[0].images, classes, controls, labels)
 
 
-def _result(m: Measured, plain: Measured, nan_to_num: float | None) -> Result:
-    totals = m.areas.sum(0)
-    summary = scores(totals, nan_to_num)
+def _add_intervals(
+    scores: list[Score], best: int, measured: list[Measured], metric: Metric, counts: np.ndarray
+) -> None:
+    found = [next((n for n in m.metrics if n.main == metric.main), None) for m in measured]
+    drawn = [None if one is None else one.resampled(counts) for one in found]
+    plain, control = drawn[0], drawn[best]
+    for score, own in zip(scores, drawn):
+        if own is not None and plain is not None and control is not None:
+            score.gain_interval = interval(own, plain)
+            score.gain_over_control_interval = interval(own, control)
+
+
+def _result(m: Measured, plain: Measured) -> Result:
+    figures: dict[str, float] = {}
+    per_class: dict[str, dict[str, float]] = {}
+    for metric in m.metrics:
+        figures.update(metric.figures())
+        per_class.update(metric.per_class())
     # The median: a busy machine and first-time compilation show up in single images.
     seconds, plain_seconds = float(np.median(m.seconds)), float(np.median(plain.seconds))
     return Result(
         row=m.row,
-        mIoU=summary["mIoU"],
-        mAcc=summary["mAcc"],
-        aAcc=summary["aAcc"],
-        iou=class_iou(totals, nan_to_num).tolist(),
+        figures=figures,
+        per_class=per_class,
         reported=m.reported,
         seconds_per_image=seconds,
         seconds_ratio=seconds / plain_seconds,
+        other_seconds={name: float(np.median(s)) for name, s in m.other_seconds.items()},
         flops=m.flops,
         flops_ratio=m.flops / plain.flops if plain.flops else math.nan,
         peak_memory=m.peak_memory,
+        scores={metric.main: Score(figures[metric.main]) for metric in m.metrics},
     )
-
-
-def _row_dict(result: Result, classes: list[str]) -> dict[str, Any]:
-    row = result.row
-    figures = {k: v for k, v in vars(result).items() if k not in ("row", "iou")}
-    settings = None if row.settings is None else keywords(row.settings)
-    return {
-        "name": row.name,
-        "kind": row.kind,
-        "views": row.views,
-        "settings": settings,
-        "complete": row.complete,
-        **figures,
-        "IoU": dict(zip(classes, result.iou)),
-    }
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    if isinstance(value, np.generic):
-        return _plain(value.item())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if value is None or isinstance(value, (str, int, float, bool)):
-        return value
-    return str(value)

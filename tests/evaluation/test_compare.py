@@ -17,7 +17,7 @@ from srt_plugins.cli import main
 from srt_plugins.core.views import resolve
 from srt_plugins.evaluation import compare_mmseg
 from srt_plugins.evaluation.checkpoint import load_weights
-from srt_plugins.evaluation.mmseg_compare import Runs
+from srt_plugins.evaluation.mmseg_compare import SegmentorRuns as Runs
 from srt_plugins.evaluation.mmseg_session import Session
 from srt_plugins.evaluation.rows import plan, settings_of
 
@@ -158,7 +158,7 @@ def test_everything_is_put_back(session):
     assert {name: dict(vars(module)) for name, module in session.model.named_modules()} == own
     again = [runs.measured(row, 0) for row in reversed(rows)][::-1]
     for one, other in zip(first, again):
-        assert np.array_equal(one.areas, other.areas), one.row.name
+        assert np.array_equal(one.metrics[0].areas, other.metrics[0].areas), one.row.name
         assert one.reported == other.reported
 
 

@@ -12,6 +12,7 @@ import pytest
 from srt_plugins.core.views import resolve
 from srt_plugins.errors import ConfigError
 from srt_plugins.evaluation.files import output_folder, replacing
+from srt_plugins.evaluation.metrics import MeanIoU
 from srt_plugins.evaluation.plot import dodged, save_plot
 from srt_plugins.evaluation.report import footnotes, table
 from srt_plugins.evaluation.results import Comparison, Measured, compare
@@ -29,7 +30,10 @@ def comparison(images: int = 40, **accuracy: float) -> Comparison:
         share = accuracy.get(row.method if row.kind != "control" else "control", 0.5)
         right = np.round(1000 * share + common + rng.normal(0, 10, common.shape))
         areas = np.stack([right, np.full_like(right, 1000), right, np.full_like(right, 1000)], 1)
-        measured.append(Measured(row, areas, {}, [0.1 * (i + 1)] * images, 10 * row.views, 1 << 20))
+        metrics = [MeanIoU(areas, ["a", "b"])]
+        measured.append(
+            Measured(row, metrics, {}, [0.1 * (i + 1)] * images, 10 * row.views, 1 << 20)
+        )
     found = compare(measured, ["a", "b"], resamples=400)
     found.context = {"peak_memory_is": "resident in this process"}
     return found
@@ -70,7 +74,7 @@ def test_what_is_ahead_is_named():
 
 def test_json(tmp_path):
     found = comparison(srt=0.54)
-    found.results[1].iou[0] = float("nan")
+    found.results[1].per_class["IoU"]["a"] = float("nan")
     path = found.save(tmp_path / "compare.json")
     read = json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(name))
     assert read["rows"][1]["IoU"]["a"] is None

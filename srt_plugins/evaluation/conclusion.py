@@ -1,0 +1,60 @@
+"""What a comparison says, in a few sentences."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .results import Comparison, Interval, Result
+
+
+def shown_interval(bounds: Interval) -> str:
+    """An interval as ``[+0.20, +0.81]``."""
+    return "" if bounds is None else f"[{bounds[0]:+.2f}, {bounds[1]:+.2f}]"
+
+
+def conclusion(comparison: Comparison) -> str:
+    """What SRT adds beyond the best control, and what is ahead of it, by each metric."""
+    several = len(comparison.labels) > 1
+    return " ".join(
+        (f"{label}: " if several else "") + _of_metric(comparison, metric)
+        for metric, label in comparison.labels.items()
+    )
+
+
+def _of_metric(comparison: Comparison, metric: str) -> str:
+    best = comparison.best("srt", metric)
+    if best is None:
+        return "No row of SRT has this figure."
+    value = best.scores[metric].value
+    rivals = [r for r in comparison.of_kind("other") if r.scores[metric].value > value]
+    text = _beyond_control(comparison, metric, best)
+    if not rivals:
+        return text
+    ahead = ", ".join(f"{r.name} ({r.scores[metric].gain:+.2f} over plain)" for r in rivals)
+    return f"{text} Ahead of SRT here: {ahead}."
+
+
+def _beyond_control(comparison: Comparison, metric: str, srt: Result) -> str:
+    control, score = comparison[comparison.controls[metric]], srt.scores[metric]
+    if control.row.kind == "plain":
+        start = "No 1x control beats the plain model."
+    else:
+        name = control.name.removeprefix("1x ")
+        start = f"Best 1x control: {name}: {control.scores[metric].gain:+.2f}."
+    if math.isnan(score.gain_over_control):
+        return f"{start} {srt.name}: its gain beyond it cannot be told."
+    bounds = score.gain_over_control_interval
+    gain = f"{score.gain_over_control:+.2f}"
+    if bounds is None:
+        why = "too few images for an interval" if comparison.images < 2 else "no interval"
+        return f"{start} {srt.name}: {gain} beyond it; {why}."
+    gain += f" {shown_interval(bounds)}"
+    if bounds[0] <= 0 <= bounds[1]:
+        return (
+            f"{start} {srt.name}: {gain} beyond it, which cannot be distinguished from 0 on "
+            f"these {comparison.images} images."
+        )
+    verb = "adds" if score.gain_over_control > 0 else "is worse:"
+    return f"{start} {srt.name} {verb} {gain} beyond it."

@@ -1,0 +1,104 @@
+"""What a row is judged by: figures with per-image statistics that can be resampled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from .bootstrap import resampled_miou
+from .scores import class_iou, scores
+
+
+class Metric(Protocol):
+    """One metric of one run over the data."""
+
+    @property
+    def main(self) -> str:
+        """The figure that gains are in, a key of :meth:`figures`."""
+        ...
+
+    @property
+    def label(self) -> str:
+        """The main figure's name for people."""
+        ...
+
+    @property
+    def images(self) -> int:
+        """How many images a resample draws."""
+        ...
+
+    def figures(self) -> dict[str, float]:
+        """All figures over all images, by name; NaN for what cannot be told."""
+        ...
+
+    def per_class(self) -> dict[str, dict[str, float]]:
+        """Figures of each class, by figure and class name."""
+        ...
+
+    def resampled(self, counts: np.ndarray) -> np.ndarray | None:
+        """The main figure of every resample, ``(resamples,)``; None where it has no statistics.
+
+        Args:
+            counts: how often each resample has each image, ``(resamples, images)``.
+        """
+        ...
+
+
+@dataclass
+class MeanIoU:
+    """mIoU, mAcc and aAcc in percent as MMSegmentation computes them.
+
+    Attributes:
+        areas: pixel counts per image, ``(N, 4, C)``; see :mod:`.scores`.
+        classes: names of the C classes.
+        nan_to_num: as ``IoUMetric(nan_to_num=...)``.
+    """
+
+    areas: np.ndarray
+    classes: Sequence[str]
+    nan_to_num: float | None = None
+    main = label = "mIoU"
+
+    @property
+    def images(self) -> int:
+        """How many images a resample draws."""
+        return len(self.areas)
+
+    def figures(self) -> dict[str, float]:
+        """mIoU, mAcc and aAcc."""
+        return scores(self.areas.sum(0), self.nan_to_num)
+
+    def per_class(self) -> dict[str, dict[str, float]]:
+        """IoU of each class."""
+        values = class_iou(self.areas.sum(0), self.nan_to_num).tolist()
+        return {"IoU": dict(zip(self.classes, values))}
+
+    def resampled(self, counts: np.ndarray) -> np.ndarray:
+        """The mIoU of every resample."""
+        return resampled_miou(self.areas, counts, self.nan_to_num)
+
+
+@dataclass
+class Reported:
+    """Figures of an evaluator that keeps no per-image statistics: no intervals."""
+
+    main: str
+    label: str
+    images: int
+    values: dict[str, float]
+    classes: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    def figures(self) -> dict[str, float]:
+        """The figures as reported."""
+        return dict(self.values)
+
+    def per_class(self) -> dict[str, dict[str, float]]:
+        """Figures of each class as reported."""
+        return self.classes
+
+    def resampled(self, counts: np.ndarray) -> None:
+        """Nothing to resample."""
+        return None

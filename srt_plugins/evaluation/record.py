@@ -1,0 +1,52 @@
+"""A comparison as plain values, for JSON."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .rows import keywords
+
+if TYPE_CHECKING:
+    from .results import Result
+
+
+def row_record(result: Result) -> dict[str, Any]:
+    """A row's figures under the names that they have in JSON."""
+    row = result.row
+    apart = ("row", "figures", "per_class", "scores", "other_seconds")
+    cost = {k: v for k, v in vars(result).items() if k not in apart}
+    gains = {
+        metric: {k: v for k, v in vars(score).items() if k != "value"}
+        for metric, score in result.scores.items()
+    }
+    return {
+        "name": row.name,
+        "kind": row.kind,
+        "views": row.views,
+        "settings": None if row.settings is None else keywords(row.settings),
+        "complete": row.complete,
+        **result.figures,
+        **cost,
+        **{f"{name}_seconds_per_image": s for name, s in result.other_seconds.items()},
+        **next(iter(gains.values())),
+        **({"gains": gains} if len(gains) > 1 else {}),
+        **result.per_class,
+    }
+
+
+def plain_values(value: Any) -> Any:
+    """Nested values as JSON has them; NaN and infinity as None, anything else as text."""
+    if isinstance(value, dict):
+        return {str(k): plain_values(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain_values(v) for v in value]
+    if isinstance(value, np.generic):
+        return plain_values(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return value
+    return str(value)

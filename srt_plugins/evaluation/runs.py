@@ -1,0 +1,169 @@
+"""Trying and measuring the rows of a comparison, whatever framework the model is of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Callable, Protocol
+
+from ..core.views import Views
+from ..errors import ConfigError, SRTError
+from ..settings import Settings
+from ..wrapper import wrapped
+from .cost import Peak, count_flops
+from .methods import matching_scale
+from .metrics import Metric
+from .results import Measured
+from .rows import DEFAULT_ROWS, Row, RowArg, settings_of
+
+# Called with the row, its number, the number of rows, the images done in it, the images in all.
+Progress = Callable[[str, int, int, int, int], None]
+
+
+@dataclass
+class Run:
+    """What one run over the data gave: metrics, seconds per image and batch, peak memory."""
+
+    metrics: Sequence[Metric]
+    reported: dict[str, float]
+    seconds: list[float]
+    peak: Peak
+    other_seconds: dict[str, list[float]] = field(default_factory=dict)
+
+
+class Runnable(Protocol):
+    """A model with its test data."""
+
+    model: Any
+
+    def first(self) -> None:
+        """Run the model on the first image."""
+        ...
+
+    def run(self, on_images: Any = None) -> Run:
+        """Run the model over all data and evaluate."""
+        ...
+
+
+class Runs:
+    """Runs rows in a session, each as if it were the only one.
+
+    Args:
+        session: model and data.
+        views: those of the output ensemble, whose number the larger input matches.
+    """
+
+    def __init__(self, session: Runnable, views: Views) -> None:
+        self.session = session
+        self.views = views
+        self.scale = len(views) ** 0.5
+
+    def active(self, row: Row) -> AbstractContextManager[Any]:
+        """While active, the session's model is what the row says."""
+        raise NotImplementedError
+
+    def tried(self, rows: list[Row], notes: list[str]) -> tuple[list[Row], dict[str, int]]:
+        """Try every row on one image, which also counts operations and warms up.
+
+        A larger input that the model cannot take (fixed sizes, memory) is left out with a note;
+        any other failure ends the comparison before time is spent.
+        """
+        kept: list[Row] = []
+        flops: dict[str, int] = {}
+        for row in rows:
+            try:
+                if row.method == "larger":
+                    row = self._matched(row, flops[rows[0].name])
+                flops[row.name] = self._count(row)
+            except Exception as error:
+                if row.method != "larger" or isinstance(error, SRTError):
+                    raise
+                reason = (str(error).splitlines() or [""])[0]
+                notes.append(f"{row.name}: left out, {type(error).__name__}: {reason}")
+                continue
+            kept.append(row)
+        return kept, flops
+
+    def _count(self, row: Row) -> int:
+        with self.active(row):
+            return count_flops(self.session.first)
+
+    def _matched(self, row: Row, plain: int) -> Row:
+        """Set the scale at which the larger input costs what the views cost."""
+        n = len(self.views)
+        self.scale = n**0.5
+        self.scale = matching_scale(plain, self._count(row), n)
+        return replace(row, name=f"{row.name}, x{self.scale:.3g} per side")
+
+    def measured(self, row: Row, flops: int, on_images: Any = None) -> Measured:
+        """Run a row over all data."""
+        with self.active(row):
+            run = self.session.run(on_images)
+        return Measured(
+            row, run.metrics, run.reported, run.seconds, flops, run.peak.bytes, run.other_seconds
+        )
+
+    def all_measured(
+        self, rows: list[Row], flops: dict[str, int], images: int, progress: Progress | None
+    ) -> list[Measured]:
+        """Run all rows, telling the progress."""
+        return [
+            self.measured(row, flops[row.name], _told(progress, rows, number, images))
+            for number, row in enumerate(rows)
+        ]
+
+
+def asked_settings(
+    rows: Sequence[RowArg] | None, extra_rows: Sequence[RowArg], checkpoint: str | Path
+) -> tuple[list[Settings] | None, list[Settings]]:
+    """Checked settings of the SRT rows, None for the default ones, and of those after them.
+
+    Raises:
+        ConfigError: no rows, a bad one, or a checkpoint that does not exist.
+    """
+    extra = [settings_of(row) for row in extra_rows]
+    asked = None if rows is None else [settings_of(row) for row in rows]
+    if asked is not None and not asked + extra:
+        raise ConfigError(
+            "Expected at least one SRT row, got none; leave rows out for the default."
+        )
+    if not Path(checkpoint).is_file():
+        raise ConfigError(
+            f"Expected checkpoint to be a file, got {checkpoint}, which does not exist."
+        )
+    return asked, extra
+
+
+def default_settings(own: Settings | None) -> list[Settings]:
+    """The SRT rows where none were asked for, given the settings of the config."""
+    if own is None or own.is_plain:
+        return [settings_of(row) for row in DEFAULT_ROWS]
+    return [own] if own.smooth is not None else [own, own.but(smooth=3)]
+
+
+def views_of(session: Runnable, settings: Settings, enabled: AbstractContextManager[Any]) -> Views:
+    """The views of some settings; also checks the settings against the backbone.
+
+    Args:
+        session: model and data.
+        settings: of SRT.
+        enabled: while active, the model's backbone is wrapped with these settings.
+    """
+    with enabled:
+        if settings.is_plain:
+            return Views(((0, 0),), (1.0,))
+        state = wrapped(session.model)[0]._srt
+        if state.adapter.patch is None:
+            session.first()  # an unknown backbone is probed on its first image
+        views: Views = state.views()
+        return views
+
+
+def _told(
+    progress: Progress | None, rows: list[Row], number: int, images: int
+) -> Callable[[int], None] | None:
+    if progress is None:
+        return None
+    return lambda done: progress(rows[number].name, number, len(rows), done, images)
