@@ -1,0 +1,14 @@
+"""ViTDet, ViT-B/16, Cascade Mask R-CNN on COCO (ViTDet's cascade_mask_rcnn_vitdet_b_100ep), the ViT
+ensembled.
+
+Views: (0 | 8, 0 | 8) pixels, half a patch. Cost: 2 x 2 = 4 x the ViT, all else once.
+"""
+
+from ._cascade import cascade
+from .mask_rcnn_vitdet_b import dataloader, model, train
+
+model = cascade(model)
+
+train.init_checkpoint = (
+    "detectron2://ViTDet/COCO/cascade_mask_rcnn_vitdet_b/f325358525/model_final_435fa9.pkl"
+)
