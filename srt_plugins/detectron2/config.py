@@ -52,7 +52,7 @@ def add_srt_config(cfg: CfgNode) -> None:
 
     ``cfg.MODEL.TIMM_NET``, read by ``build_timm_net_backbone``: ``NAME`` (timm's), ``PRETRAINED``,
     ``OUT_INDICES`` (None = timm's default), ``NORM`` (final norm on a ViT's maps), ``KWARGS``
-    (more arguments of the model), and the next three.
+    (more arguments of the model; yacs takes them from a file only), and the last three of these.
 
     ``cfg.MODEL.TORCH_NET``, read by ``build_torch_net_backbone``: ``CLASS`` (dotted path of a
     class or function), ``KWARGS`` (its arguments), ``CHANNELS`` and ``STRIDES`` (pixels) of its
