@@ -29,6 +29,8 @@ class Adapter:
             map of one position, which is averaged like image-level tokens.
         names: keys of the outputs that ``strides`` belong to, where they come in a dict; empty =
             in the order in which they come.
+        declares: heads were built for the strides that the backbone declares, so outputs must keep
+            them.
         floor: sizes are first cut to this multiple (in pixels) by the backbone; 1 = they are not.
         blocks: module paths of the blocks, in the order in which they run.
         block_strides: stride of each block's tokens, in pixels.
@@ -42,6 +44,7 @@ class Adapter:
     multiple: int | None = None
     strides: tuple[int, ...] | None = None
     names: tuple[str, ...] = ()
+    declares: bool = False
     floor: int = 1
     blocks: tuple[str, ...] = ()
     block_strides: tuple[int, ...] = ()

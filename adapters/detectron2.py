@@ -44,6 +44,7 @@ def _declared(backbone: Any) -> Adapter | None:
         patch=max(strides),
         strides=strides,
         names=tuple(shapes),
+        declares=True,
     )
 
 

@@ -1,13 +1,7 @@
-"""Turning SRT on for a live module, by a class swap.
-
-The instance's class becomes a subclass of its own class, so parameter names, state-dict keys,
-attributes and ``isinstance`` stay what they were, and undoing it puts the class back.
-"""
+"""Turning SRT on and off for live modules."""
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,11 +10,11 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from . import forward as _forward
 from .adapters import describe, find_backbone, find_target
-from .errors import CheckpointError, ConfigError
+from .errors import ConfigError
 from .settings import Settings
 from .state import State, check
+from .swap import SRTModule, plain_class, srt_class
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -31,76 +25,6 @@ _CONTAINERS = (
     # Copies and recompiles itself through classes of its own.
     torch.fx.GraphModule,
 )
-
-
-class SRTModule:
-    """Mixin of every wrapped backbone.
-
-    Modifications: ``forward`` ensembles over views in eval mode and passes straight through in
-    training mode; pickling and deep copies keep the wrapping; loading a checkpoint that matches
-    nothing into a backbone built from a config raises.
-    """
-
-    # None on instances that the wrapped class made of itself (slices, custom copies): plain.
-    _srt: State | None = None
-    training: bool
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        make, args, *rest = cast(Any, super().__reduce_ex__(max(2, int(protocol))))
-        if make.__name__ == "__newobj__":  # copyreg's: the class is its first argument
-            args = (_plain_class(type(self)), *args[1:])
-        if rest and isinstance(rest[0], dict):
-            rest[0] = {key: value for key, value in rest[0].items() if key != "_srt"}
-        return (_rebuild, (make, args, self._srt), *rest)
-
-    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any, **kw: Any) -> None:
-        state = self._srt
-        if state is not None and state.needs_weights:
-            own = [prefix + key for key in cast(nn.Module, self).state_dict()]
-            if not any(key in state_dict for key in own):
-                given = ", ".join(repr(k) for k in list(state_dict)[:3]) or "none under that prefix"
-                raise CheckpointError(
-                    f"Expected the checkpoint to hold weights of {type(self).__name__}, such as "
-                    f"{own[0]!r}; its keys here are {given}. SRT would ensemble random weights: "
-                    "check the prefix of the keys, or build the model without SRT."
-                )
-            state.needs_weights = False
-        super()._load_from_state_dict(state_dict, prefix, *args, **kw)  # type: ignore[misc]
-
-
-@torch.compiler.disable
-def _ensembled(module: nn.Module, plain: Any, args: tuple, kwargs: dict) -> Any:
-    # Outside of compiled graphs: the engine is a loop over views, and hooks must be seen.
-    return _forward.run(module, module._srt, plain, args, kwargs)  # type: ignore[arg-type]
-
-
-@functools.cache
-def _srt_class(cls: Any) -> type:
-    """The subclass of ``cls`` whose ``forward`` ensembles."""
-
-    @functools.wraps(cls.forward)
-    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
-        plain = functools.partial(cls.forward, self)
-        if self.training or self._srt is None or not self._srt.enabled:
-            return plain(*args, **kwargs)
-        return _ensembled(self, plain, args, kwargs)
-
-    body = {"forward": forward, "__module__": __name__, "__doc__": cls.__doc__}
-    return type(f"SRT{cls.__name__}", (SRTModule, cls), body)
-
-
-def _plain_class(cls: type) -> type:
-    return cls.__mro__[cls.__mro__.index(SRTModule) + 1]
-
-
-def _rebuild(make: Any, args: tuple, state: State | None) -> Any:
-    """Make the plain instance as its own class does it, and wrap it."""
-    made = make(*args)
-    if not isinstance(made, SRTModule):
-        made.__class__ = _srt_class(cast(Any, type(made)))
-    # A copy of the state, so that a shallow copy of the module has settings of its own.
-    made.__dict__["_srt"] = state and dataclasses.replace(state, warned=set(state.warned))
-    return made
 
 
 def SRTWrapper(backbone: Module, **keywords: Any) -> Module:
@@ -146,7 +70,7 @@ def SRTWrapper(backbone: Module, **keywords: Any) -> Module:
     adapter = describe(backbone)
     check(settings, adapter)
     state = State(settings, adapter)
-    backbone.__class__ = _srt_class(cast(Any, type(backbone)))
+    backbone.__class__ = srt_class(cast(Any, type(backbone)))
     backbone.__dict__["_srt"] = state
     _forget_compiled()
     return backbone
@@ -165,7 +89,15 @@ def attach(model: Module, target: str | None = None, **keywords: Any) -> Module:
         AdapterError: no backbone found. ConfigError: a bad keyword, or a target that the backbone
             lacks. The model is then untouched.
     """
-    chosen = find_target(find_backbone(model), target)
+    backbone = find_backbone(model)
+    chosen = find_target(backbone, target)
+    stride = Settings.of(**keywords).stride
+    if stride is not None and backbone is not model and describe(backbone).declares:
+        raise ConfigError(
+            f"Expected stride=None, got {stride}: the heads of {type(model).__name__} were built "
+            f"for the strides that {type(backbone).__name__} declares and would read finer maps at "
+            "the wrong places. Wrap the backbone alone to read finer maps yourself."
+        )
     if any(m is not chosen for m in wrapped(model)):
         raise ConfigError(
             f"Expected SRT on one part of a model, got target={target!r} for one that has it on "
@@ -184,14 +116,14 @@ def detach(model: Module) -> Module:
     """
     found = wrapped(model)
     for module in found:
-        if type(module) is not _srt_class(cast(Any, _plain_class(type(module)))):
+        if type(module) is not srt_class(cast(Any, plain_class(type(module)))):
             raise ConfigError(
                 f"Expected the class that wrapping gave, got {type(module).__name__}: something "
                 "(a parametrization, FSDP) changed the class of the wrapped backbone afterwards; "
                 "undo that first."
             )
     for module in found:
-        module.__class__ = _plain_class(type(module))
+        module.__class__ = plain_class(type(module))
         del module.__dict__["_srt"]
         _forget_compiled()
     return model

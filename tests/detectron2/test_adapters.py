@@ -270,6 +270,8 @@ def test_the_backbone_is_found_in_every_architecture(architecture):
         cfg.MODEL.ANCHOR_GENERATOR.SIZES = [[x, x * 1.3] for x in (32, 64, 128, 256, 512)]
     model = build_model(cfg).eval()
     assert find_backbone(model) is model.backbone
+    with pytest.raises(ConfigError, match=r"stride=None, got 2.*declares"):
+        attach(model, stride=2)
     attach(model, target="bottom_up", level=2, views=2)
     assert model.backbone.bottom_up._srt is not None
     image = torch.randint(0, 255, (3, 60, 90), generator=torch.Generator().manual_seed(0))

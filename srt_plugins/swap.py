@@ -1,0 +1,87 @@
+"""The class swap behind SRT: one module's class becomes a subclass of its own class, so parameter
+names, state-dict keys, attributes and ``isinstance`` stay what they were.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from . import forward as _forward
+from .errors import CheckpointError
+from .state import State
+
+
+class SRTModule:
+    """Mixin of every wrapped backbone.
+
+    Modifications: ``forward`` ensembles over views in eval mode and passes straight through in
+    training mode; pickling and deep copies keep the wrapping; loading a checkpoint that matches
+    nothing into a backbone built from a config raises.
+    """
+
+    # None on instances that the wrapped class made of itself (slices, custom copies): plain.
+    _srt: State | None = None
+    training: bool
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        make, args, *rest = cast(Any, super().__reduce_ex__(max(2, int(protocol))))
+        if make.__name__ == "__newobj__":  # copyreg's: the class is its first argument
+            args = (plain_class(type(self)), *args[1:])
+        if rest and isinstance(rest[0], dict):
+            rest[0] = {key: value for key, value in rest[0].items() if key != "_srt"}
+        return (_rebuild, (make, args, self._srt), *rest)
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any, **kw: Any) -> None:
+        state = self._srt
+        if state is not None and state.needs_weights:
+            own = [prefix + key for key in cast(nn.Module, self).state_dict()]
+            if not any(key in state_dict for key in own):
+                given = ", ".join(repr(k) for k in list(state_dict)[:3]) or "none under that prefix"
+                raise CheckpointError(
+                    f"Expected the checkpoint to hold weights of {type(self).__name__}, such as "
+                    f"{own[0]!r}; its keys here are {given}. SRT would ensemble random weights: "
+                    "check the prefix of the keys, or build the model without SRT."
+                )
+            state.needs_weights = False
+        super()._load_from_state_dict(state_dict, prefix, *args, **kw)  # type: ignore[misc]
+
+
+@torch.compiler.disable
+def _ensembled(module: nn.Module, plain: Any, args: tuple, kwargs: dict) -> Any:
+    # Outside of compiled graphs: the engine is a loop over views, and hooks must be seen.
+    return _forward.run(module, module._srt, plain, args, kwargs)  # type: ignore[arg-type]
+
+
+@functools.cache
+def srt_class(cls: Any) -> type:
+    """The subclass of ``cls`` whose ``forward`` ensembles."""
+
+    @functools.wraps(cls.forward)
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        plain = functools.partial(cls.forward, self)
+        if self.training or self._srt is None or not self._srt.enabled:
+            return plain(*args, **kwargs)
+        return _ensembled(self, plain, args, kwargs)
+
+    body = {"forward": forward, "__module__": __name__, "__doc__": cls.__doc__}
+    return type(f"SRT{cls.__name__}", (SRTModule, cls), body)
+
+
+def plain_class(cls: type) -> type:
+    """The class that a wrapped instance had before."""
+    return cls.__mro__[cls.__mro__.index(SRTModule) + 1]
+
+
+def _rebuild(make: Any, args: tuple, state: State | None) -> Any:
+    """Make the plain instance as its own class does it, and wrap it."""
+    made = make(*args)
+    if not isinstance(made, SRTModule):
+        made.__class__ = srt_class(cast(Any, type(made)))
+    # A copy of the state, so that a shallow copy of the module has settings of its own.
+    made.__dict__["_srt"] = state and dataclasses.replace(state, warned=set(state.warned))
+    return made
