@@ -4,6 +4,8 @@ VENV ?= .venv
 BASE_PYTHON ?= python3
 WHEELS ?= .wheels
 OUT ?= work_dirs/demo
+# Detectron2 is on no package index: a wheel that lies in $(WHEELS) is taken, or what the user names.
+DETECTRON2 ?= $(lastword $(sort $(wildcard $(WHEELS)/detectron2-*.whl)))
 REPORTS := build/reports
 
 ifdef PYTHON
@@ -13,7 +15,7 @@ READY :=
 FULL_MMCV ?= $(shell $(PY) -c "import sys; print(sys.prefix)")/full-mmcv
 else
 PY := $(VENV)/bin/python
-READY := $(VENV)/.stamp-setup
+READY := $(VENV)/.stamp-setup $(if $(DETECTRON2),$(VENV)/.stamp-detectron2)
 FULL_MMCV ?= $(VENV)/full-mmcv
 endif
 FULL_READY := $(FULL_MMCV)/.stamp
@@ -34,7 +36,8 @@ help:  ## List the targets
 	@echo "  BASE_PYTHON=python3     interpreter that creates it (3.9 to 3.13; tested: 3.11)"
 	@echo "  PYTHON=/path/to/python  use an existing environment instead; only 'make setup' installs"
 	@echo "                          into it, and keeps its torch and its mmcv"
-	@echo "  DETECTRON2=path         wheel or checkout of Detectron2 that 'make setup' installs"
+	@echo "  DETECTRON2=path         wheel or checkout of Detectron2 to install; without it, the wheel"
+	@echo "                          in $(WHEELS)/, if there is one"
 	@echo "  MMCV_WHEEL=path         full mmcv wheel to use instead of building one"
 	@echo "  ARGS='-k views'         more arguments for pytest"
 
@@ -45,7 +48,7 @@ setup:  ## Create the environment: torch, frameworks, this project; mmcv-lite if
 	$(PY) scripts/setup_env.py base
 	$(if $(DETECTRON2),$(PY) scripts/setup_env.py detectron2 "$(DETECTRON2)")
 else
-setup: $(READY) $(if $(DETECTRON2),$(VENV)/.stamp-detectron2)
+setup: $(READY)
 endif
 
 $(VENV)/bin/python:
@@ -56,10 +59,10 @@ $(VENV)/.stamp-setup: pyproject.toml requirements/constraints.txt scripts/setup_
 	$(PY) scripts/setup_env.py base
 	@touch $@
 
-# Always runs: pip itself sees whether that Detectron2 is installed already.
+# Always runs, since another path may be given each time; the script sees what is installed already.
 .PHONY: $(VENV)/.stamp-detectron2
-$(VENV)/.stamp-detectron2: | $(READY)
-	$(PY) scripts/setup_env.py detectron2 "$(DETECTRON2)"
+$(VENV)/.stamp-detectron2: | $(VENV)/.stamp-setup
+	@$(PY) scripts/setup_env.py detectron2 "$(DETECTRON2)"
 
 setup-full-mmcv: $(FULL_READY)  ## Build mmcv with compiled ops (once) into a folder of its own
 

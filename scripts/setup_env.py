@@ -6,7 +6,9 @@ Called by the Makefile. An environment that already holds a torch or an mmcv kee
 from __future__ import annotations
 
 import argparse
+import hashlib
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -83,15 +85,28 @@ def base() -> None:
         pip("install", *limits, "--no-build-isolation", *wanted)
 
 
+def same_wheel(name: str, wheel: Path) -> bool:
+    """Whether a distribution was installed from this very wheel."""
+    if installed(name) is None or not wheel.is_file():
+        return False
+    record = metadata.distribution(name).read_text("direct_url.json")
+    found = json.loads(record or "{}")
+    digest = found.get("archive_info", {}).get("hashes", {}).get("sha256")
+    return digest is not None and digest == hashlib.sha256(wheel.read_bytes()).hexdigest()
+
+
 def detectron2(source: str) -> None:
-    """Install Detectron2 from a wheel or a checkout, then what it needs."""
+    """Install what Detectron2 needs, then itself from a wheel or a checkout."""
     if not Path(source).expanduser().exists():
         sys.exit(f"DETECTRON2={source} does not exist; give the path of a wheel or a checkout.")
-    path = str(Path(source).expanduser().resolve())
+    path = Path(source).expanduser().resolve()
+    if same_wheel("detectron2", path):
+        return
     with tempfile.TemporaryDirectory() as folder:
         limits = ["-c", str(constraints(Path(folder)))]
         pip("install", *limits, "--no-build-isolation", *DETECTRON2_REQUIRES)
-    pip("install", "--no-build-isolation", "--no-deps", path)
+    # Another build has the same version: without --force-reinstall pip would keep the old one.
+    pip("install", "--no-build-isolation", "--no-deps", "--force-reinstall", str(path))
 
 
 def full_mmcv(target: Path, wheels: Path, wheel: Path | None, jobs: int) -> None:

@@ -24,6 +24,12 @@ def read(report: Path) -> tuple[Counter[str], float]:
     return counts, seconds
 
 
+def skip_reasons(report: Path) -> Counter[str]:
+    """How many tests, or whole files of them, were skipped for each reason."""
+    skipped = ElementTree.parse(report).getroot().iter("skipped")
+    return Counter(str(found.get("message")) for found in skipped)
+
+
 def line(counts: Counter[str], seconds: float) -> str:
     """The counts in the words of pytest's closing line."""
     shown = [f"{counts[key]} {key}" for key in OUTCOMES if counts[key]] or ["no tests ran"]
@@ -37,6 +43,8 @@ def main() -> None:
     for report in map(Path, sys.argv[1:]):
         counts, seconds = read(report)
         print(f"{report.stem}: {line(counts, seconds)}")
+        for reason, number in skip_reasons(report).items():
+            print(f"  skipped {number}x: {reason}")
         total.update(counts)
         duration += seconds
     print(line(total, duration))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import json
 import shutil
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 
@@ -70,12 +73,12 @@ def plan(*arguments: str) -> str:
 
 @needs_make
 def test_make_installs_once(tmp_path):
-    venv = f"VENV={tmp_path}"
-    assert "setup_env.py base" in plan("test-fast", venv)
+    venv = (f"VENV={tmp_path}", "DETECTRON2=")
+    assert "setup_env.py base" in plan("test-fast", *venv)
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "python").touch()
     (tmp_path / ".stamp-setup").touch()
-    steps = plan("test-fast", venv)
+    steps = plan("test-fast", *venv)
     assert "setup_env.py" not in steps and "-m venv" not in steps
     assert "-m pytest" in steps
 
@@ -107,5 +110,55 @@ def test_closing_line_sums_the_runs(tmp_path):
         [sys.executable, script, *reports], check=True, capture_output=True, text=True
     ).stdout.splitlines()
     assert out[0].startswith("one: 1 passed, 1 skipped in ")
-    assert out[1].startswith("two: 1 failed, 1 passed in ")
-    assert out[2].startswith("1 failed, 2 passed, 1 skipped in ")
+    assert out[1] == "  skipped 1x: no"
+    assert out[2].startswith("two: 1 failed, 1 passed in ")
+    assert out[3].startswith("1 failed, 2 passed, 1 skipped in ")
+
+
+@needs_make
+def test_make_takes_a_detectron2_wheel_that_lies_ready(tmp_path):
+    wheels = f"WHEELS={tmp_path}"
+    venv = f"VENV={tmp_path / 'venv'}"
+    assert "setup_env.py detectron2" not in plan("test-fast", wheels, venv)
+    (tmp_path / "detectron2-0.6-cp311-cp311-linux_x86_64.whl").touch()
+    for target in ("setup", "test-fast"):
+        steps = plan(target, wheels, venv)
+        assert f'setup_env.py detectron2 "{tmp_path}/detectron2-0.6' in steps
+    # What the user names goes first, and can switch it off.
+    assert 'setup_env.py detectron2 "mine"' in plan("setup", wheels, venv, "DETECTRON2=mine")
+    assert "setup_env.py detectron2" not in plan("setup", wheels, venv, "DETECTRON2=")
+
+
+def test_the_same_wheel_is_not_installed_again(setup_env, monkeypatch, tmp_path):
+    wheel = tmp_path / "detectron2-0.6-py3-none-any.whl"
+    wheel.write_bytes(b"one build")
+    record = {"archive_info": {"hashes": {"sha256": hashlib.sha256(b"one build").hexdigest()}}}
+    folder = tmp_path / "detectron2-0.6.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Name: detectron2\nVersion: 0.6\n")
+    (folder / "direct_url.json").write_text(json.dumps(record))
+    found = metadata.Distribution.at(folder)
+    monkeypatch.setattr(setup_env.metadata, "distribution", lambda name: found)
+    monkeypatch.setattr(setup_env, "installed", lambda name: found.version)
+    calls: list[str] = []
+    monkeypatch.setattr(setup_env, "pip", lambda *args, **env: calls.append(" ".join(args)))
+    setup_env.detectron2(str(wheel))
+    assert calls == []
+    wheel.write_bytes(b"another build of the same version")
+    setup_env.detectron2(str(wheel))
+    assert "--force-reinstall" in calls[-1] and str(wheel) in calls[-1]
+
+
+def test_the_summary_names_what_was_skipped_and_why(tmp_path):
+    report = tmp_path / "run.xml"
+    report.write_text(
+        '<testsuites><testsuite tests="3" failures="0" errors="0" skipped="2" time="1.0">'
+        '<testcase name="a"/>'
+        '<testcase name="b"><skipped message="Detectron2 is not installed"/></testcase>'
+        '<testcase name="c"><skipped message="Detectron2 is not installed"/></testcase>'
+        "</testsuite></testsuites>"
+    )
+    command = [sys.executable, str(ROOT / "scripts" / "summarize_tests.py"), str(report)]
+    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    assert "  skipped 2x: Detectron2 is not installed" in lines
+    assert lines[-1] == "1 passed, 2 skipped in 1s"
