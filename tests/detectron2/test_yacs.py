@@ -299,7 +299,7 @@ def test_keys_missing():
 @pytest.mark.parametrize(
     "name, message",
     [
-        ("build_resnet_fpn_backbon", "a registered builder.*near|'build_resnet_fpn_backbone'"),
+        ("build_resnet_fpn_backbon", "a registered builder, got.*'build_resnet_fpn_backbone'"),
         ("", r"what cfg.MODEL.BACKBONE.NAME was"),
         ("build_srt_backbone", "another builder"),
     ],
