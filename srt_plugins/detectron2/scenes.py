@@ -23,6 +23,7 @@ from ..scenes import CLASSES, IGNORE_INDEX, PALETTE, SPLIT_SEEDS, THING_CLASSES,
 
 PREFIX = "scenes://"
 _PATH = re.compile(r"scenes://(\w+)/(\d+)x(\d+)/(\d+)(_labels)?\.png")
+_REGISTERED: dict[str, tuple[str, int, tuple[int, int]]] = {}
 _THINGS = {CLASSES.index(name): i for i, name in enumerate(THING_CLASSES)}
 
 
@@ -102,15 +103,21 @@ def register_scenes(
         name: name in the catalogs; None = ``scenes_<split>_<length>_<H>x<W>``.
 
     Raises:
-        ConfigError: an unknown split, a length below 1 or a bad size.
+        ConfigError: an unknown split, a length below 1, or a name that another dataset has.
     """
     size = (int(size[0]), int(size[1]))
     Scenes(split, length, size)  # its checks
     name = name or f"scenes_{split}_{length}_{size[0]}x{size[1]}"
+    if name in DatasetCatalog and _REGISTERED.get(name) != (split, length, size):
+        raise ConfigError(
+            f"Expected a name that is free in Detectron2's catalog, got {name!r}, which names "
+            "another dataset; leave name out for one that says what is in it."
+        )
     if not any(isinstance(h, ScenesHandler) for h in PathManager._path_handlers.values()):
         PathManager.register_handler(ScenesHandler())
     if name not in DatasetCatalog:
         DatasetCatalog.register(name, partial(scene_dicts, split, length, size))
+        _REGISTERED[name] = (split, length, size)
         MetadataCatalog.get(name).set(
             thing_classes=list(THING_CLASSES),
             thing_colors=[PALETTE[CLASSES.index(n)] for n in THING_CLASSES],
