@@ -21,7 +21,7 @@ _NODES: dict[str, dict[str, Any]] = {
         "PRETRAINED": False,
         "OUT_INDICES": None,
         "OUT_FEATURES": None,
-        "NORM": None,
+        "NORM": False,
         "SIZE_DIVISIBILITY": None,
         "SQUARE_PAD": 0,
         "KWARGS": CfgNode(new_allowed=True),

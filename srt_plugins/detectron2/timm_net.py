@@ -24,7 +24,7 @@ def timm_net(
     name: str,
     pretrained: bool = False,
     out_indices: Sequence[int] | None = None,
-    norm: bool | None = None,
+    norm: bool = False,
     **kwargs: Any,
 ) -> nn.Module:
     """A timm model that returns a list of feature maps ``(N, C, h, w)``, of images of any size
@@ -34,12 +34,13 @@ def timm_net(
         name: timm's name of the model.
         pretrained: with timm's weights (downloaded unless they are in its cache).
         out_indices: which maps; None = timm's default, the last three blocks of a ViT.
-        norm: the final norm on every map, for a ViT whose head was trained after it.
+        norm: the final norm on every map, for a ViT whose head was trained after it; timm's
+            features alone come from before it.
         **kwargs: more arguments of the model, such as ``img_size``.
 
     Raises:
         MissingDependencyError: timm is not installed.
-        ConfigError: an unknown name or argument, or a model that gives no maps.
+        ConfigError: an unknown name or argument, ``norm`` for a model that has none.
     """
     timm = _timm()
     if ":" not in name and not timm.is_model(name):
@@ -47,9 +48,12 @@ def timm_net(
             f"Expected the name of a timm model, got {name!r}; near it are "
             f"{nearest(name, timm.list_models())}."
         )
-    given = {"out_indices": out_indices, "norm": norm}
-    options = {k: list(v) if k == "out_indices" else v for k, v in given.items() if v is not None}
-    options = {"pretrained": pretrained, **options, **kwargs}
+    options = {"pretrained": pretrained, **kwargs}
+    if norm:
+        return _normed(timm, name, options, 3 if out_indices is None else list(out_indices))
+    options["features_only"] = True
+    if out_indices is not None:
+        options["out_indices"] = list(out_indices)
     net, flexible = _created(timm, name, options, _ANY_SIZE)
     # Channels-last maps: timm's other way to get features permutes them.
     if str(getattr(net, "output_fmt", "NCHW")).endswith("NHWC"):
@@ -86,6 +90,19 @@ def build_timm_net_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TorchBackbo
     return backbone
 
 
+def _normed(timm: Any, name: str, options: dict[str, Any], out_indices: Any) -> nn.Module:
+    """The model with its final norm on every map, which ``features_only`` has no option for."""
+    from timm.models._features import FeatureGetterNet
+
+    net, _ = _created(timm, name, {"num_classes": 0, **options}, _ANY_SIZE)
+    final = getattr(net, "norm", None)
+    if final is None or isinstance(final, nn.Identity) or not hasattr(net, "forward_intermediates"):
+        raise ConfigError(
+            f"Expected norm=False for {name}, which has no final norm for feature maps, got True."
+        )
+    return FeatureGetterNet(net, out_indices=out_indices, norm=True)
+
+
 def _created(
     timm: Any, name: str, options: dict[str, Any], optional: dict[str, Any]
 ) -> tuple[nn.Module, dict[str, Any]]:
@@ -93,7 +110,7 @@ def _created(
     optional = {k: v for k, v in optional.items() if k not in options}
     while True:
         try:
-            return timm.create_model(name, features_only=True, **optional, **options), optional
+            return timm.create_model(name, **optional, **options), optional
         except TypeError as error:
             # Raised by the constructor's signature, before anything is initialised.
             match = _UNEXPECTED.search(str(error))
@@ -101,13 +118,13 @@ def _created(
                 raise
             if match[1] not in optional:
                 raise ConfigError(
-                    f"Expected arguments that {name} takes as features, got {match[1]}="
-                    f"{options[match[1]]!r}: {error}. norm is for ViTs only."
+                    f"Expected arguments that {name} takes, got {match[1]}="
+                    f"{options[match[1]]!r}: {error}"
                 ) from error
             optional = {k: v for k, v in optional.items() if k != match[1]}
         except (RuntimeError, AssertionError, IndexError, ValueError) as error:
             raise ConfigError(
-                f"Expected timm to make {name} as features with {options}, but it raised "
+                f"Expected timm to make {name} with {options}, but it raised "
                 f"{type(error).__name__}: {error}"
             ) from error
 
