@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from dataclasses import fields
 
 import pytest
@@ -20,7 +22,7 @@ from detectron2.modeling import (
 )
 
 import srt_plugins.detectron2.build as build
-from srt_plugins import CheckpointError, ConfigError, Settings, attach
+from srt_plugins import CheckpointError, ConfigError, MissingDependencyError, Settings, attach
 from srt_plugins.detectron2 import add_srt_config, register_scenes
 
 from .tiny import (
@@ -286,6 +288,13 @@ def test_bad_values_before_anything_is_built(unreachable, changes, message):
         build_backbone(srt_cfg(cfg, **changes))
     with pytest.raises(Counted):
         build_backbone(srt_cfg(cfg, level=3))
+
+
+def test_detectron2_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "detectron2", None)
+    monkeypatch.delitem(sys.modules, "srt_plugins.detectron2")
+    with pytest.raises(MissingDependencyError, match="detectron2.readthedocs.io/.*install.html"):
+        importlib.import_module("srt_plugins.detectron2")
 
 
 def test_keys_missing():
