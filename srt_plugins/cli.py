@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from . import __version__
 from .errors import SRTError
+from .evaluation.detectron2_command import add_parser as add_compare_detectron2
 from .evaluation.mmseg_command import add_parser as add_compare_mmseg
 
 # Exit codes: a mistake of the caller's (also argparse's own code), anything else, Ctrl-C.
@@ -29,6 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     frameworks = compare.add_subparsers(dest="framework", metavar="FRAMEWORK", required=True)
     add_compare_mmseg(frameworks)
+    add_compare_detectron2(frameworks)
     return parser
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from .detectron2_compare import compare_detectron2
 from .mmseg_compare import compare_mmseg
 from .results import Comparison, Result
 from .rows import DEFAULT_ROWS
 
-__all__ = ["DEFAULT_ROWS", "Comparison", "Result", "compare_mmseg"]
+__all__ = ["DEFAULT_ROWS", "Comparison", "Result", "compare_detectron2", "compare_mmseg"]

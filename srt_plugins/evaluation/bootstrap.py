@@ -23,7 +23,10 @@ def draw(images: int, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
 
 
 def resampled_miou(
-    areas: np.ndarray, counts: np.ndarray, nan_to_num: float | None = None
+    areas: np.ndarray,
+    counts: np.ndarray,
+    nan_to_num: float | None = None,
+    labelled_only: bool = False,
 ) -> np.ndarray:
     """The mIoU in percent of every resample, ``(resamples,)``.
 
@@ -31,11 +34,14 @@ def resampled_miou(
         areas: pixel counts per image, ``(N, 4, C)``.
         counts: from :func:`draw`.
         nan_to_num: as ``IoUMetric(nan_to_num=...)``.
+        labelled_only: leave classes that no pixel is labelled with out of the mean.
     """
     flat = areas.reshape(len(areas), -1)
     step = max(1, _BLOCK // flat.shape[1])
     blocks = [
-        mean_iou((counts[i : i + step] @ flat).reshape(-1, *areas.shape[1:]), nan_to_num)
+        mean_iou(
+            (counts[i : i + step] @ flat).reshape(-1, *areas.shape[1:]), nan_to_num, labelled_only
+        )
         for i in range(0, len(counts), step)
     ]
     return np.concatenate(blocks)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import CheckpointError, ConfigError
+from ..errors import CheckpointError, ConfigError, SRTError
 
 _SHOWN = 5
 
@@ -27,7 +28,7 @@ class LoadReport:
     def warning(self) -> str | None:
         """One line that lists the first of them, None where all keys met."""
         parts = [
-            f"{len(keys)} {what} ({_listed(keys)})"
+            f"{len(keys)} {what} ({listed(keys)})"
             for keys, what in (
                 (self.missing, "missing from the checkpoint and left at random"),
                 (self.unexpected, "unknown to the model and ignored"),
@@ -54,7 +55,7 @@ def load_weights(model: nn.Module, path: str | Path, trust: bool = False) -> Loa
     if not set(own) & set(weights):
         raise CheckpointError(
             f"Expected {path} to hold weights of this {type(model).__name__}, such as "
-            f"{next(iter(own), None)!r}; its keys are {_listed(list(weights))}. Check that config "
+            f"{next(iter(own), None)!r}; its keys are {listed(list(weights))}. Check that config "
             "and checkpoint belong together."
         )
     try:
@@ -72,8 +73,25 @@ def read_weights(path: str | Path, trust: bool = False) -> dict[str, Tensor]:
     """The tensors of a checkpoint by key, without the ``module.`` of data-parallel training."""
     if not Path(path).is_file():
         raise ConfigError(f"Expected checkpoint to be a file, got {path}, which does not exist.")
-    try:
+    with told_by_us(path, trust):
         content: Any = torch.load(path, map_location="cpu", weights_only=not trust)
+    weights = content.get("state_dict", content) if isinstance(content, Mapping) else content
+    if not isinstance(weights, Mapping):
+        raise CheckpointError(
+            f"Expected {path} to hold a state_dict, got {type(weights).__name__}; save "
+            "{'state_dict': model.state_dict()}."
+        )
+    tensors = {str(k): v for k, v in weights.items() if isinstance(v, Tensor)}
+    return {key.removeprefix("module."): value for key, value in tensors.items()}
+
+
+@contextmanager
+def told_by_us(path: str | Path, trust: bool) -> Iterator[None]:
+    """Turn what reading a checkpoint raises into a :class:`CheckpointError`."""
+    try:
+        yield
+    except SRTError:
+        raise
     except pickle.UnpicklingError as error:
         if trust or _unreadable(error):
             raise CheckpointError(f"{path} is not a checkpoint: no file of torch.save.") from error
@@ -85,17 +103,10 @@ def read_weights(path: str | Path, trust: bool = False) -> dict[str, Tensor]:
         ) from error
     except (RuntimeError, EOFError, KeyError, ValueError) as error:
         raise CheckpointError(f"{path} is not a checkpoint: {_first_line(error)}.") from error
-    weights = content.get("state_dict", content) if isinstance(content, Mapping) else content
-    if not isinstance(weights, Mapping):
-        raise CheckpointError(
-            f"Expected {path} to hold a state_dict, got {type(weights).__name__}; save "
-            "{'state_dict': model.state_dict()}."
-        )
-    tensors = {str(k): v for k, v in weights.items() if isinstance(v, Tensor)}
-    return {key.removeprefix("module."): value for key, value in tensors.items()}
 
 
-def _listed(keys: list[str] | tuple[str, ...]) -> str:
+def listed(keys: list[str] | tuple[str, ...]) -> str:
+    """The first keys, and how many more there are."""
     more = f", … {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
     return (", ".join(repr(k) for k in keys[:_SHOWN]) or "none") + more
 

@@ -114,8 +114,9 @@ def _print(comparison: Comparison) -> None:
     console = Console(highlight=False)
     # In a narrower terminal lines break, but no figure is cut off.
     console.width = max(console.width, _WIDTH)
-    for one in (table(comparison), *metric_tables(comparison)):
-        console.print(one)
+    console.print(table(comparison))
+    for one in metric_tables(comparison):
+        console.print("", one, sep="\n")
     console.print(footnotes(comparison), style="dim", markup=False, soft_wrap=True)
     console.print(comparison.conclusion(), style="bold", markup=False, soft_wrap=True)
 

@@ -17,7 +17,7 @@ def shown_interval(bounds: Interval) -> str:
 def conclusion(comparison: Comparison) -> str:
     """What SRT adds beyond the best control, and what is ahead of it, by each metric."""
     several = len(comparison.labels) > 1
-    return " ".join(
+    return "\n".join(
         (f"{label}: " if several else "") + _of_metric(comparison, metric)
         for metric, label in comparison.labels.items()
     )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 
+from .average_precision import Matches, average_precisions, mean_ap
 from .bootstrap import resampled_miou
 from .scores import class_iou, scores
 
@@ -79,6 +81,70 @@ class MeanIoU:
     def resampled(self, counts: np.ndarray) -> np.ndarray:
         """The mIoU of every resample."""
         return resampled_miou(self.areas, counts, self.nan_to_num)
+
+
+@dataclass
+class AveragePrecision:
+    """COCO's AP in percent: figures of the evaluator, resamples of its matches."""
+
+    main: str
+    label: str
+    values: dict[str, float]
+    classes: dict[str, dict[str, float]]
+    matches: Matches
+
+    @property
+    def images(self) -> int:
+        """How many images a resample draws."""
+        return self.matches.images
+
+    def figures(self) -> dict[str, float]:
+        """AP, AP50, AP75, APs, APm, APl."""
+        return self.values
+
+    def per_class(self) -> dict[str, dict[str, float]]:
+        """AP of each class."""
+        return self.classes
+
+    def resampled(self, counts: np.ndarray) -> np.ndarray | None:
+        """The AP of every resample; None where an evaluator's own AP is not of these matches."""
+        once = np.ones((1, self.images), dtype=int)
+        own = float(mean_ap(average_precisions(self.matches, once))[0])
+        if not math.isclose(own, self.values[self.main], abs_tol=1e-4):
+            return None
+        return mean_ap(average_precisions(self.matches, counts))
+
+
+@dataclass
+class LabelledIoU:
+    """Detectron2's mIoU in percent: the mean over classes that are among the labels.
+
+    Attributes:
+        areas: pixel counts per image, ``(N, 4, C)``; see :mod:`.scores`.
+    """
+
+    main: str
+    label: str
+    values: dict[str, float]
+    classes: dict[str, dict[str, float]]
+    areas: np.ndarray
+
+    @property
+    def images(self) -> int:
+        """How many images a resample draws."""
+        return len(self.areas)
+
+    def figures(self) -> dict[str, float]:
+        """mIoU, fwIoU, mACC, pACC."""
+        return self.values
+
+    def per_class(self) -> dict[str, dict[str, float]]:
+        """IoU and accuracy of each class."""
+        return self.classes
+
+    def resampled(self, counts: np.ndarray) -> np.ndarray:
+        """The mIoU of every resample."""
+        return resampled_miou(self.areas, counts, labelled_only=True)
 
 
 @dataclass

@@ -59,7 +59,8 @@ class Score:
 
 @dataclass
 class Result:
-    """A row's figures, also as attributes (``result.mIoU``); seconds are medians.
+    """A row's figures, also as attributes (``result.mIoU``; ``result.AP`` is the first of
+    ``"bbox/AP"``, ``"segm/AP"``); seconds are medians.
 
     ``value``, ``gain``, ``gain_interval``, ``gain_over_control`` and
     ``gain_over_control_interval`` are those of the main metric; ``scores`` has every metric's.
@@ -84,8 +85,9 @@ class Result:
 
     def __getattr__(self, name: str) -> Any:
         own = self.__dict__
-        if name in own.get("figures", ()):
-            return own["figures"][name]
+        for figure, value in own.get("figures", {}).items():
+            if figure.rpartition("/")[2] == name:
+                return value
         if own.get("scores") and name in Score.__dataclass_fields__:
             return getattr(next(iter(own["scores"].values())), name)
         raise AttributeError(f"no figure {name!r}; there are {sorted(own.get('figures', ()))}")

@@ -38,7 +38,7 @@ class Runnable(Protocol):
 
     model: Any
 
-    def first(self) -> None:
+    def first(self) -> Any:
         """Run the model on the first image."""
         ...
 
@@ -72,10 +72,11 @@ class Runs:
         """
         kept: list[Row] = []
         flops: dict[str, int] = {}
+        srt = next(row for row in rows if row.kind == "srt")
         for row in rows:
             try:
                 if row.method == "larger":
-                    row = self._matched(row, flops[rows[0].name])
+                    row = self._matched(row, flops[rows[0].name], flops[srt.name])
                 flops[row.name] = self._count(row)
             except Exception as error:
                 if row.method != "larger" or isinstance(error, SRTError):
@@ -90,8 +91,14 @@ class Runs:
         with self.active(row):
             return count_flops(self.session.first)
 
-    def _matched(self, row: Row, plain: int) -> Row:
-        """Set the scale at which the larger input costs what the views cost."""
+    def _matched(self, row: Row, plain: int, srt: int) -> Row:
+        """Set the scale at which the larger input costs what the views cost.
+
+        Args:
+            row: the larger input's.
+            plain: operations of the plain model.
+            srt: operations of the first SRT row.
+        """
         n = len(self.views)
         self.scale = n**0.5
         self.scale = matching_scale(plain, self._count(row), n)

@@ -40,9 +40,15 @@ def class_iou(totals: np.ndarray, nan_to_num: float | None = None) -> np.ndarray
     return _percent(totals[..., 0, :], totals[..., 1, :], nan_to_num)
 
 
-def mean_iou(totals: np.ndarray, nan_to_num: float | None = None) -> np.ndarray:
-    """The mIoU in percent, ``(...)``: the mean over the classes that are there."""
-    return _nanmean(class_iou(totals, nan_to_num))
+def mean_iou(
+    totals: np.ndarray, nan_to_num: float | None = None, labelled_only: bool = False
+) -> np.ndarray:
+    """The mIoU in percent, ``(...)``: the mean over the classes that are there.
+
+    With ``labelled_only``, a class that was predicted but is not among the labels does not count.
+    """
+    ious = class_iou(totals, nan_to_num)
+    return _nanmean(np.where(totals[..., 3, :] > 0, ious, np.nan) if labelled_only else ious)
 
 
 def scores(totals: np.ndarray, nan_to_num: float | None = None) -> dict[str, float]:
