@@ -1,9 +1,11 @@
 """The Cascade R-CNN heads of the ViTDet project: three stages, each 4 convolutions and 1 linear."""
 
+from typing import Any
+
 from detectron2 import model_zoo
 
 
-def cascade(model):
+def cascade(model: Any) -> Any:
     """Give a Mask R-CNN node those heads, with layer norm."""
     model.roi_heads = model_zoo.get_config("common/models/cascade_rcnn.py").model.roi_heads
     model.roi_heads.mask_head.conv_norm = "LN"

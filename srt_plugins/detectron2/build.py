@@ -105,7 +105,7 @@ def ensemble(backbone: nn.Module, target: str | None, keywords: Mapping[str, Any
         ConfigError: the backbone lacks the part, or a setting does not suit it (a level of a whole
             patch, an unknown layer).
     """
-    part = SRTWrapper(find_target(backbone, target or None), **keywords)
+    part: Any = SRTWrapper(find_target(backbone, target or None), **keywords)
     state = part._srt
     if state.adapter.patch is None and isinstance(part, Backbone):
         # Not known to any adapter, so probed on first use; what it declares is enough for a check.

@@ -53,8 +53,8 @@ class LinearSemSegHead(nn.Module):
         self.loss_weight = loss_weight
         channels = sum(shape.channels for _, shape in ordered)
         self.predictor = nn.Conv2d(channels, num_classes, kernel_size=1)
+        # Frozen features can be large, so a probe starts from small weights.
         nn.init.normal_(self.predictor.weight, std=0.01)
-        nn.init.zeros_(self.predictor.bias)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> dict[str, Any]:
