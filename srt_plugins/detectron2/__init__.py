@@ -23,6 +23,7 @@ from .build import build_srt_backbone
 from .config import add_srt_config
 from .heads import LinearSemSegHead
 from .lazy import srt_backbone, with_srt
+from .padding import complete_patches
 from .scenes import register_scenes
 from .timm_net import timm_net
 
@@ -31,6 +32,7 @@ __all__ = [
     "TorchBackbone",
     "add_srt_config",
     "build_srt_backbone",
+    "complete_patches",
     "register_scenes",
     "srt_backbone",
     "timm_net",

@@ -12,8 +12,7 @@ from ..settings import Settings
 
 _FIELDS = tuple(f.name for f in fields(Settings))
 
-# The defaults of every node. yacs lets None become a value of any type; a key that has one keeps
-# its type, so "VIEWS 9" after "VIEWS phases" needs "VIEWS None" in between.
+# yacs lets None become a value of any type.
 _NODES: dict[str, dict[str, Any]] = {
     "SRT": {"BACKBONE": "", "TARGET": None, **{name.upper(): None for name in _FIELDS}},
     "TIMM_NET": {
@@ -48,7 +47,8 @@ def add_srt_config(cfg: CfgNode) -> None:
     - ``TARGET``: part of it to ensemble instead of the whole, as a module path
       (``"bottom_up"`` of an FPN); None or ``""`` = the whole.
     - ``LEVEL``, ``VIEWS``, ``STATISTIC``, …: every keyword of :class:`srt_plugins.Settings` in
-      upper case; None = its default.
+      upper case; None = its default. yacs keeps the type of a value once it is set: to change
+      ``VIEWS phases`` into ``VIEWS 9`` on a command line, put ``VIEWS None`` in between.
 
     ``cfg.MODEL.TIMM_NET``, read by ``build_timm_net_backbone``: ``NAME`` (timm's), ``PRETRAINED``,
     ``OUT_INDICES`` (None = timm's default), ``NORM`` (final norm on a ViT's maps), ``KWARGS``

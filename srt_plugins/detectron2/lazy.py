@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields
 from typing import Any, Callable, TypeVar
 
 from detectron2.utils.registry import _convert_target_to_string, locate
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf, flag_override
 from torch import nn
 
+from ..core.views import Views
 from ..errors import ConfigError, nearest
 from ..settings import Settings
 from .build import check_keywords, check_target, ensemble
@@ -55,13 +57,14 @@ def with_srt(node: Node, *, target: str | None = None, **keywords: Any) -> Node:
         taken += [k for k in keywords if k in _parameters(cls)]
         if taken:
             raise _collision(taken[0], cls)
-    for key in _KEYWORDS if again else ():
-        node.pop(key, None)
-    node["_target_"] = srt_backbone
-    node["wraps"] = _importable(wraps)
-    for key, value in {**keywords, "target": target}.items():
-        if value is not None:
-            node[key] = value
+    with _writable(node):
+        for key in _KEYWORDS if again else ():
+            node.pop(key, None)
+        node["_target_"] = srt_backbone
+        node["wraps"] = _importable(wraps)
+        for key, value in {**keywords, "target": target}.items():
+            if value is not None:
+                node[key] = value.entries() if isinstance(value, Views) else value
     return node
 
 
@@ -110,6 +113,13 @@ def _check_node(node: Any, target: str | None) -> None:
             f"Expected the node of a backbone, got that of {_name(_located(node['_target_']))}, "
             "which has one: use with_srt(node.backbone, ...)."
         )
+
+
+def _writable(node: Any) -> AbstractContextManager[Any]:
+    """New keys and values of any type are taken, also where the config would refuse them."""
+    if isinstance(node, DictConfig):
+        return flag_override(node, ["struct", "allow_objects"], [False, True])
+    return nullcontext()
 
 
 def _parameters(cls: Any) -> Mapping[str, inspect.Parameter]:

@@ -21,7 +21,7 @@ from detectron2.modeling import FPN, Backbone, SimpleFeaturePyramid, ViT
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from srt_plugins import CheckpointError, ConfigError, Settings, attach
+from srt_plugins import CheckpointError, ConfigError, Settings, attach, views
 from srt_plugins.detectron2 import TorchBackbone, register_scenes, srt_backbone, with_srt
 
 from .tiny import SIZE, built, pictures, same, tiny_vitdet_cfg
@@ -81,6 +81,16 @@ def test_twice_is_once():
     with_srt(second, views=9)
     assert "level" not in second and "target" not in second and second.views == 9
     assert second.wraps == first.wraps
+
+
+def test_strict_and_plain_nodes():
+    strict = DictConfig({"_target_": "detectron2.modeling.ViT", "depth": 1})
+    OmegaConf.set_struct(strict, True)
+    plain = {"_target_": ViT, "depth": 1}
+    for node in (strict, plain):
+        made = instantiate(with_srt(node, views=views.grid(1)))
+        assert made._srt.views() == views.grid(1) and len(made.blocks) == 1
+    assert OmegaConf.is_struct(strict)
 
 
 @pytest.mark.parametrize(
