@@ -12,7 +12,7 @@ from detectron2.modeling import build_model
 from omegaconf import DictConfig, OmegaConf
 
 from srt_plugins import ConfigError, Settings, d2_configs
-from srt_plugins.detectron2 import add_srt_config
+from srt_plugins.detectron2 import add_srt_config, srt_backbone
 
 from .tiny import pictures
 
