@@ -1,7 +1,8 @@
-"""ViTDet, ViT-B/16, Cascade Mask R-CNN on COCO (ViTDet's cascade_mask_rcnn_vitdet_b_100ep), the ViT
+"""ViTDet, ViT-B/16, Cascade Mask R-CNN on COCO (ViTDet's cascade_mask_rcnn_vitdet_b_100ep),
 ensembled.
 
-Views: (0 | 8, 0 | 8) pixels, half a patch. Cost: 2 x 2 = 4 x the ViT, all else once.
+Views: (0 | 8, 0 | 8) pixels, half a patch. Cost: 2 x 2 = 4 x the ViT and its
+pyramid, the rest once.
 """
 
 from ._cascade import cascade

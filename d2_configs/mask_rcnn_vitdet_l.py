@@ -1,6 +1,7 @@
-"""ViTDet, ViT-L/16, Mask R-CNN on COCO (ViTDet's mask_rcnn_vitdet_l_100ep), the ViT ensembled.
+"""ViTDet, ViT-L/16, Mask R-CNN on COCO (ViTDet's mask_rcnn_vitdet_l_100ep), ensembled.
 
-Views: (0 | 8, 0 | 8) pixels, half a patch. Cost: 2 x 2 = 4 x the ViT, all else once.
+Views: (0 | 8, 0 | 8) pixels, half a patch. Cost: 2 x 2 = 4 x the ViT and its
+pyramid, the rest once.
 """
 
 from .mask_rcnn_vitdet_b import dataloader, model, train

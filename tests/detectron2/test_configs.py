@@ -64,11 +64,14 @@ def at(node, key):
 @pytest.mark.parametrize("name", LAZY)
 def test_backbone_is_the_official_one(name):
     part, kind, expected = WRAPPED[name]
-    node = load(name).model.backbone[part]
+    backbone = load(name).model.backbone
+    node = backbone[part]
     assert {key: at(node, key) for key in expected} == expected
-    assert node._target_ is srt_backbone and node.wraps.rpartition(".")[2] == kind
+    wrapped = backbone if kind == "ViT" else node
+    assert wrapped._target_ is srt_backbone
+    assert wrapped.wraps.rpartition(".")[2] == ("SimpleFeaturePyramid" if kind == "ViT" else kind)
     if kind == "ViT":  # the default: half-patch phases
-        assert not {"level", "views"} & set(node)
+        assert node._target_.__name__ == "ViT" and not {"level", "views"} & set(wrapped)
     else:
         assert at(node, "views") == OFF_GRID
 
@@ -158,11 +161,11 @@ def count(backbone, part) -> dict:
 
 
 def test_paper_setting_from_the_command_line():
-    cfg = LazyConfig.apply_overrides(load("mask_rcnn_vitdet_b.py"), ["model.backbone.net.level=3"])
+    cfg = LazyConfig.apply_overrides(load("mask_rcnn_vitdet_b.py"), ["model.backbone.level=3"])
     for key, value in REDUCED["ViT"].items():
         cfg.model.backbone.net[key] = value
-    net = instantiate(cfg.model.backbone.net)
-    assert net._srt.settings == Settings(level=3) and len(net._srt.views()) == 49
+    backbone = instantiate(cfg.model.backbone)
+    assert backbone._srt.settings == Settings(level=3) and len(backbone._srt.views()) == 49
 
 
 # --- yaml ----------------------------------------------------------------------------------------
