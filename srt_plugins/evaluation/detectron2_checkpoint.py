@@ -44,7 +44,9 @@ def load_detectron2_weights(model: nn.Module, path: str | Path, trust: bool = Fa
         checkpointer.load(str(path))
     found = checkpointer.incompatible
     own = model.state_dict()
-    if own and set(found.missing_keys) >= set(own):
+    misfits = [name for name, *_ in found.incorrect_shapes]
+    # Not those that are not missing: frozen norms make up statistics of their own.
+    if not set(own) & {*checkpointer.matched, *misfits}:
         raise CheckpointError(
             f"Expected {path} to hold weights of this {type(model).__name__}, such as "
             f"{next(iter(own))!r}; its keys are {listed(checkpointer.keys)}. Check that config and "
@@ -71,6 +73,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         super().__init__(model, save_to_disk=False)
         self.trust = trust
         self.keys: list[str] = []
+        self.matched: dict[str, Any] = {}
         self.incompatible: Any = None
 
     def _load_file(self, filename: str) -> dict:
@@ -98,6 +101,10 @@ class SafeCheckpointer(DetectionCheckpointer):
         self.keys = [str(key) for key in checkpoint["model"]]
         self.incompatible = super()._load_model(checkpoint)
         return self.incompatible
+
+    def _convert_ndarray_to_tensor(self, state_dict: dict) -> None:
+        super()._convert_ndarray_to_tensor(state_dict)
+        self.matched = state_dict  # under the model's names, before prefixes are taken off in place
 
     def _log_incompatible_keys(self, incompatible: Any) -> None:
         """Nothing: they are in the comparison's notes."""

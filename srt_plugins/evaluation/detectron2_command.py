@@ -98,6 +98,7 @@ def _quiet() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"(detectron2|fvcore|pycocotools)\b")
             warnings.filterwarnings("ignore", message=r"torch\.meshgrid")
+            warnings.filterwarnings("ignore", category=FutureWarning, module="timm")
             yield
     finally:
         for logger, level in zip(loggers, before):
