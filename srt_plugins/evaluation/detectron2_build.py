@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,28 +64,19 @@ def build(
     import_detectron2()
     from detectron2.config import CfgNode
 
+    from .detectron2_metrics import collectors
+
     for name, value in (("limit", limit), ("batch_size", batch_size)):
         if value is not None and value < 1:
             raise ConfigError(f"Expected {name} to be at least 1, got {value}.")
     read = read_config(cfg, options)
     name = str(cfg) if isinstance(cfg, (str, Path)) else "the config"
-    yacs = isinstance(read, CfgNode)
     notes: list[str] = []
-    test: str | None = None
-    if yacs:
-        test = yacs_dataset(read, dataset)
-        if dataset is None and len(read.DATASETS.TEST) > 1:
-            notes.append(f"data: {test}, the first of DATASETS.TEST; others with --dataset.")
-    else:
-        check_lazy(read, name)
-    try:
-        if not yacs:
-            test = lazy_dataset(read, dataset)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model = _yacs_model(read, device) if yacs else _lazy_model(read, device)
-        loader = _loader(_yacs_loader(read, test) if yacs else _lazy_loader(read), limit)
-        loader = _with_batches(loader, batch_size, workers)
+    yacs = isinstance(read, CfgNode)
+    with _told(name):
+        make = _yacs if yacs else _lazy
+        test, model, loader = make(read, name, dataset, device, seed, notes)
+        loader = _loader(loader, limit, batch_size, workers)
         if not len(loader.dataset):
             raise ConfigError(f"Expected test data in {name}, got an empty dataset.")
         sample = loader.dataset[0]
@@ -96,6 +89,17 @@ def build(
             if yacs
             else lazy_evaluators(read, folder)
         )
+    found = collectors(evaluators, limit)
+    keep_from_writing(evaluators)
+    check_evaluators(found, [sample], output)
+    return Built(model, loader, test, outputs, _classes(test, outputs), found, notes)
+
+
+@contextmanager
+def _told(name: str) -> Iterator[None]:
+    """Turn what Detectron2 raises into a :class:`ConfigError`."""
+    try:
+        yield
     except SRTError:
         raise
     except Exception as error:
@@ -104,65 +108,61 @@ def build(
             f"Expected {name} to build and run with Detectron2, got {type(error).__name__}: "
             f"{text}. Check the model, the data paths (DETECTRON2_DATASETS) and --opts."
         ) from error
-    from .detectron2_metrics import collectors
-
-    found = collectors(evaluators, limit)
-    keep_from_writing(evaluators)
-    check_evaluators(found, [sample], output)
-    return Built(model, loader, test, outputs, _classes(test, outputs), found, notes)
 
 
-def _yacs_model(cfg: Any, device: torch.device) -> nn.Module:
+def _yacs(
+    cfg: Any, name: str, dataset: str | None, device: torch.device, seed: int, notes: list[str]
+) -> tuple[str | None, nn.Module, Any]:
+    """Dataset, model and test loader of a yacs config."""
+    from detectron2.data import build_detection_test_loader
     from detectron2.modeling import build_model
 
+    test = yacs_dataset(cfg, dataset)
+    if dataset is None and len(cfg.DATASETS.TEST) > 1:
+        notes.append(f"data: {test}, the first of DATASETS.TEST; others with --dataset.")
     cfg.MODEL.DEVICE = str(device)
-    model: nn.Module = build_model(cfg)
-    return model
+    with _seeded(seed):
+        model = build_model(cfg)
+    return test, model, build_detection_test_loader(cfg, test)
 
 
-def _lazy_model(cfg: Any, device: torch.device) -> nn.Module:
+def _lazy(
+    cfg: Any, name: str, dataset: str | None, device: torch.device, seed: int, notes: list[str]
+) -> tuple[str | None, nn.Module, Any]:
+    """Dataset, model and test loader of a LazyConfig."""
     from detectron2.config import instantiate
 
-    model: nn.Module = instantiate(cfg.model)
-    return model.to(device)
+    check_lazy(cfg, name)
+    test = lazy_dataset(cfg, dataset)
+    with _seeded(seed):
+        model = instantiate(cfg.model).to(device)
+    return test, model, instantiate(cfg.dataloader.test)
 
 
-def _yacs_loader(cfg: Any, dataset: str | None) -> Any:
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Random weights, of keys that a checkpoint lacks, by seed; the caller's state is kept."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def _loader(loader: Any, limit: int | None, batch_size: int | None, workers: int) -> Any:
+    """The loader over the first images of its data, with other batches."""
     from detectron2.data import build_detection_test_loader
 
-    return build_detection_test_loader(cfg, dataset)
-
-
-def _lazy_loader(cfg: Any) -> Any:
-    from detectron2.config import instantiate
-
-    return instantiate(cfg.dataloader.test)
-
-
-def _loader(loader: Any, limit: int | None) -> Any:
-    """The loader over the first images of its data."""
     dataset = getattr(loader, "dataset", None)
     if not isinstance(dataset, Dataset) or not hasattr(dataset, "__len__"):
         raise ConfigError(
             f"Expected the test loader to load from a dataset with a length, got "
             f"{type(dataset).__name__} in {type(loader).__name__}."
         )
-    if limit is None:
-        return loader
-    return _rebuilt(loader, Subset(dataset, range(min(limit, len(dataset)))), loader.batch_size, 0)
-
-
-def _with_batches(loader: Any, batch_size: int | None, workers: int) -> Any:
-    return _rebuilt(loader, loader.dataset, batch_size or loader.batch_size, workers)
-
-
-def _rebuilt(loader: Any, dataset: Any, batch_size: int | None, workers: int) -> Any:
-    from detectron2.data import build_detection_test_loader
-
+    if limit is not None:
+        dataset = Subset(dataset, range(min(limit, len(dataset))))
     return build_detection_test_loader(
         dataset=dataset,
         mapper=None,
-        batch_size=batch_size or 1,
+        batch_size=batch_size or loader.batch_size or 1,
         num_workers=workers,
         collate_fn=loader.collate_fn,
     )

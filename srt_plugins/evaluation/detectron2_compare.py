@@ -111,6 +111,8 @@ def compare_detectron2(
         )
         warning = loaded.warning()
         notes = [*session.notes, *([warning] if warning else []), *runs.reasons(left_out)]
+        if not runs.dense:
+            notes.append("FLOPs: of the first image; a detector's vary with how much it finds.")
         planned, flops = runs.tried(planned, notes)
         measured = runs.all_measured(planned, flops, session.images, progress)
         found = compare(measured, session.classes, seed=seed, resamples=resamples)

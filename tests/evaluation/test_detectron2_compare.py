@@ -119,7 +119,8 @@ def test_rows_of_a_detector(detector_run):
     assert names == ["plain", *CONTROLS, *SRT, "flip TTA"]
     assert re.fullmatch(r"larger input, x[\d.]+ per side", larger)
     assert run["notes"] == [
-        "output ensemble (OE): left out, outputs with instances have no mean over views."
+        "output ensemble (OE): left out, outputs with instances have no mean over views.",
+        "FLOPs: of the first image; a detector's vary with how much it finds.",
     ]
     rows = by_name(run)
     # Detectron2's TTA runs the backbone on both images twice: for boxes, and for masks.
@@ -249,6 +250,19 @@ def test_yacs_with_srt_in_the_config(folder, tmp_path):
         cfg_options=["INPUT.MIN_SIZE_TEST", "40"],
     )
     assert other.context["dataset"] == "scenes_test_2_40x64"
+
+
+def test_a_lazy_config_with_srt_still_has_plain_rows(detector, detector_run):
+    from detectron2.config import LazyConfig
+
+    from srt_plugins.detectron2 import with_srt
+
+    cfg = LazyConfig.load(detector.config)
+    with_srt(cfg.model.backbone.net, views=2)
+    found = compare_detectron2(cfg, detector.checkpoint, skip=OTHERS, device="cpu")
+    assert [r.name for r in found.results] == ["plain", "SRT 2 views", "SRT 2 views + [1 2 1]/4"]
+    assert found.context["target"] == "net"
+    assert close(by_name(detector_run[0])["plain"]["reported"], found["plain"].reported)
 
 
 def test_panoptic_models_have_three_metrics(folder):
