@@ -103,25 +103,28 @@ def run_comparison(
         print(json.dumps(comparison.to_dict(), indent=2, ensure_ascii=False))
         print(picture, file=sys.stderr)
     else:
-        _print(comparison)
+        print_comparison(comparison)
         print(picture)
     return 0
 
 
-def _print(comparison: Comparison) -> None:
+def print_comparison(comparison: Comparison) -> None:
+    """Print its tables, footnotes and conclusion on stdout."""
     from rich.console import Console
 
     console = Console(highlight=False)
+    tables = [table(comparison), *metric_tables(comparison)]
     # In a narrower terminal lines break, but no figure is cut off.
-    console.width = max(console.width, _WIDTH)
-    console.print(table(comparison))
-    for one in metric_tables(comparison):
-        console.print("", one, sep="\n")
+    endless = console.options.update_width(_ENDLESS)
+    widths = [console.measure(one, options=endless).maximum for one in tables]
+    console.width = max(console.width, *widths)
+    for one in tables:
+        console.print(one, "", sep="\n")
     console.print(footnotes(comparison), style="dim", markup=False, soft_wrap=True)
     console.print(comparison.conclusion(), style="bold", markup=False, soft_wrap=True)
 
 
-_WIDTH = 160
+_ENDLESS = 10_000
 
 
 @contextmanager

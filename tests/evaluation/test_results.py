@@ -11,6 +11,7 @@ import pytest
 
 from srt_plugins.core.views import resolve
 from srt_plugins.errors import ConfigError
+from srt_plugins.evaluation.command import print_comparison
 from srt_plugins.evaluation.files import output_folder, replacing
 from srt_plugins.evaluation.metrics import MeanIoU
 from srt_plugins.evaluation.plot import dodged, save_plot
@@ -96,6 +97,19 @@ def test_table_has_every_figure():
         if result.row.kind == "srt":
             assert f"{result.gain:+.2f} [{result.gain_interval[0]:+.2f}" in line
     assert "chosen by mIoU on all of these images" in footnotes(found)
+
+
+def test_a_narrow_terminal_cuts_off_no_figure(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    found = comparison()
+    assert max(len(result.name) for result in found.results) > 20
+    for result in found.results:
+        result.other_seconds = {"data": 0.01, "evaluation": 0.02}
+    print_comparison(found)
+    text = capsys.readouterr().out
+    assert "…" not in text
+    for result in found.results:
+        assert f"{result.seconds_per_image:.3f} (x{result.seconds_ratio:.1f})" in text
 
 
 def test_picture(tmp_path):
