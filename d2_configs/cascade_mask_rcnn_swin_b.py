@@ -1,8 +1,8 @@
-"""Swin-B, Cascade Mask R-CNN on COCO (ViTDet's cascade_mask_rcnn_swin_b_in21k_50ep), the Swin
-ensembled below its FPN.
+"""Swin-B, Cascade Mask R-CNN on COCO (ViTDet's cascade_mask_rcnn_swin_b_in21k_50ep), ensembled
+at the outputs of its FPN.
 
-Strides 4, 8, 16, 32, so 10 pixels are off every grid: 10 mod (4, 8, 16, 32) = (2, 2, 10, 10).
-Views: (0 | 10, 0 | 10) pixels. Cost: 4 x the Swin; FPN, proposals and heads run once.
+Views and cost as in cascade_mask_rcnn_mvitv2_b.py; 16 pixels also move the windows of attention,
+seven tokens wide, on every level.
 """
 
 from detectron2.config import LazyCall as L
@@ -16,7 +16,7 @@ model.backbone.in_features = ("p0", "p1", "p2", "p3")
 model.backbone.bottom_up = L(SwinTransformer)(
     depths=[2, 2, 18, 2], drop_path_rate=0.4, embed_dim=128, num_heads=[4, 8, 16, 32]
 )
-with_srt(model.backbone.bottom_up, views=[(0, 0), (10, 10), (0, 10), (10, 0)])
+with_srt(model.backbone)
 
 train.init_checkpoint = (
     "detectron2://ViTDet/COCO/cascade_mask_rcnn_swin_b_in21k/f342979038/model_final_246a82.pkl"

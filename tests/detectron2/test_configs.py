@@ -18,7 +18,6 @@ from .tiny import pictures
 
 LAZY = [name for name in d2_configs.names() if name.endswith(".py")]
 YAML = [name for name in d2_configs.names() if name.endswith(".yaml")]
-OFF_GRID = [[0, 0], [10, 10], [0, 10], [10, 0]]
 
 # Hyper-parameters of the official models, as their projects' configs and papers give them.
 VIT_B = dict(embed_dim=768, depth=12, num_heads=12, drop_path_rate=0.1, window_size=14,
@@ -67,13 +66,10 @@ def test_backbone_is_the_official_one(name):
     backbone = load(name).model.backbone
     node = backbone[part]
     assert {key: at(node, key) for key in expected} == expected
-    wrapped = backbone if kind == "ViT" else node
-    assert wrapped._target_ is srt_backbone
-    assert wrapped.wraps.rpartition(".")[2] == ("SimpleFeaturePyramid" if kind == "ViT" else kind)
-    if kind == "ViT":  # the default: half-patch phases
-        assert node._target_.__name__ == "ViT" and not {"level", "views"} & set(wrapped)
-    else:
-        assert at(node, "views") == OFF_GRID
+    assert at(backbone, f"{part}._target_").__name__ == kind
+    wraps = "SimpleFeaturePyramid" if kind == "ViT" else "FPN"
+    assert backbone._target_ is srt_backbone and backbone.wraps.rpartition(".")[2] == wraps
+    assert not {"level", "views"} & set(backbone)  # the default: half-patch phases
 
 
 @pytest.mark.parametrize("name", LAZY)
@@ -199,8 +195,6 @@ def test_yaml_is_the_official_one_but_for_srt(name):
     assert changed == {
         "MODEL.BACKBONE.NAME": "build_srt_backbone",
         "MODEL.SRT.BACKBONE": "build_resnet_fpn_backbone",
-        "MODEL.SRT.TARGET": "bottom_up",
-        "MODEL.SRT.VIEWS": OFF_GRID,
         "MODEL.WEIGHTS": ours.MODEL.WEIGHTS,
     }
     trained = model_zoo.get_checkpoint_url(OFFICIAL[name])
