@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from srt_plugins.adapters import detectron2, locate, mmseg
 from srt_plugins.adapters.base import Adapter
-from srt_plugins.adapters.locate import find_target
 from torch import nn
+
+from srt_plugins.errors import ConfigError
 
 __all__ = ["Adapter", "describe", "find_backbone", "find_target"]
 
@@ -28,6 +29,32 @@ def find_backbone(model: nn.Module) -> nn.Module:
         AdapterError: none found; lists the model's children with their types.
     """
     return model if _known(model) else locate.find_backbone(model)
+
+
+def find_target(backbone: nn.Module, target: str | None) -> nn.Module:
+    """The part of a backbone at a module path; the backbone itself for None.
+
+    Raises:
+        ConfigError: there is no such part, or one that is known to take features, not images;
+            lists those there are.
+    """
+    if target is None:
+        return backbone
+    found = backbone
+    for name in str(target).split("."):
+        adapter = _known(found)
+        parts = None if adapter is None else adapter.parts
+        children = {n: m for n, m in found.named_children() if parts is None or n in parts}
+        if name not in children:
+            holder = "it" if found is backbone else type(found).__name__
+            listed = ", ".join(f"{n!r} ({type(m).__name__})" for n, m in children.items())
+            raise ConfigError(
+                f"Expected target to be a part of {type(backbone).__name__} that takes images, got "
+                f"{target!r}; {holder} has {listed or 'none'}. Leave target out to "
+                "ensemble the whole backbone."
+            )
+        found = children[name]
+    return found
 
 
 def _known(backbone: nn.Module) -> Adapter | None:

@@ -4,6 +4,7 @@ token grids, and block tokens to token grids.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,9 @@ from torch import Tensor
 
 from srt_plugins.core.ensemble import Grid, Leaf, Vector
 from srt_plugins.errors import AdapterError, ConfigError, nearest
+
+# The next step where an output cannot be ensembled.
+_ELSE = "Name those to ensemble with outputs=, or wrap a module that returns feature maps only."
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class Adapter:
         declares: heads were built for the strides that the backbone declares, so outputs must keep
             them.
         floor: sizes are first cut to this multiple (in pixels) by the backbone; 1 = they are not.
+        parts: children that take images, and so can be a target of their own; None = not known.
         blocks: module paths of the blocks, in the order in which they run.
         block_strides: stride of each block's tokens, in pixels.
         taps: indices of the blocks whose results the outputs are made from.
@@ -46,6 +51,7 @@ class Adapter:
     names: tuple[str, ...] = ()
     declares: bool = False
     floor: int = 1
+    parts: tuple[str, ...] | None = None
     blocks: tuple[str, ...] = ()
     block_strides: tuple[int, ...] = ()
     taps: tuple[int, ...] = ()
@@ -60,7 +66,11 @@ class Adapter:
         return (-(-size[0] // m) * m, -(-size[1] // m) * m)
 
     def leaves(
-        self, output: Any, view_size: tuple[int, int], image_size: tuple[int, int]
+        self,
+        output: Any,
+        view_size: tuple[int, int],
+        image_size: tuple[int, int],
+        needed: Collection[Path] | None = None,
     ) -> dict[Path, Leaf]:
         """Every tensor of an output as a grid (4-D, NCHW) or image-level tokens (2-D, 3-D).
 
@@ -68,47 +78,64 @@ class Adapter:
             output: what the backbone returned for views of ``view_size``.
             view_size: ``(H', W')`` of the views, pixels.
             image_size: ``(H, W)`` of the image; grids are cropped to what it alone would give.
+            needed: outputs that are ensembled; the others may be anything that needs no cropping.
+                None = all.
 
         Raises:
             AdapterError: no grid among the outputs, one whose stride cannot be told, or patch
                 tokens (N, L, C), which would have to be aligned.
         """
         found: dict[Path, Leaf] = {}
-        every = tensors(output)
-        positions = {t.shape[2] * t.shape[3] for _, t in every if t.ndim == 4} - {1}
         grids = 0
-        for path, tensor in every:
-            if not tensor.is_floating_point():
-                raise AdapterError(
-                    f"Expected {self.family} to return floating-point features, which can be "
-                    f"averaged, got {summary(output)}."
-                )
-            position = self._position(path, grids)
+        for path, tensor in tensors(output):
+            try:
+                found[path] = self._leaf(path, tensor, grids, output, view_size, image_size)
+            except AdapterError:
+                if needed is None or path in needed or view_size != image_size:
+                    raise
+                found[path] = Vector(tensor)  # never averaged
             grids += tensor.ndim == 4
-            if tensor.ndim == 4 and (self.strides or ())[position : position + 1] == (0,):
-                found[path] = Vector(tensor)
-            elif tensor.ndim == 4:
-                stride = self._stride(tensor, position, view_size, output)
-                found[path] = Grid(tensor, stride, self._crop(stride, view_size, image_size))
-            elif tensor.ndim == 3 and tensor.shape[1] >= min(positions, default=0) > 0:
-                raise AdapterError(
-                    f"Expected {self.family} to return image-level tokens beside its feature maps, "
-                    f"got as many tokens as map positions: {summary(output)}. Wrap a module that "
-                    "returns the maps only."
-                )
-            elif tensor.ndim in (2, 3):
-                found[path] = Vector(tensor)
-            else:
-                raise AdapterError(
-                    f"Expected {self.family} to return feature maps (N, C, h, w), got "
-                    f"{summary(output)}."
-                )
         if not grids:
             raise AdapterError(
                 f"Expected {self.family} to return at least one feature map (N, C, h, w), got "
                 f"{summary(output)}. Wrap the module that returns feature maps."
             )
         return found
+
+    def _leaf(
+        self,
+        path: Path,
+        tensor: Tensor,
+        grids: int,
+        output: Any,
+        view_size: tuple[int, int],
+        image_size: tuple[int, int],
+    ) -> Leaf:
+        """One output, ``grids`` maps having come before it."""
+        if not tensor.is_floating_point():
+            raise AdapterError(
+                f"Expected {self.family} to return floating-point features, which can be "
+                f"averaged, got {summary(output)}. {_ELSE}"
+            )
+        if tensor.ndim == 4:
+            position = self._position(path, grids)
+            if (self.strides or ())[position : position + 1] == (0,):
+                return Vector(tensor)
+            stride = self._stride(tensor, position, view_size, output)
+            return Grid(tensor, stride, self._crop(stride, view_size, image_size))
+        maps = [t for _, t in tensors(output) if t.ndim == 4]
+        positions = min({t.shape[2] * t.shape[3] for t in maps} - {1}, default=0)
+        if tensor.ndim == 3 and tensor.shape[1] >= positions > 0:
+            raise AdapterError(
+                f"Expected {self.family} to return image-level tokens beside its feature maps, "
+                f"got as many tokens as map positions: {summary(output)}. {_ELSE}"
+            )
+        if tensor.ndim in (2, 3):
+            return Vector(tensor)
+        raise AdapterError(
+            f"Expected {self.family} to return feature maps (N, C, h, w), got "
+            f"{summary(output)}. {_ELSE}"
+        )
 
     def block_index(self, layer: int | str) -> int:
         """Index of a block from ``layer=`` (an index, negative allowed, or a module path)."""
@@ -171,8 +198,16 @@ class Adapter:
         return [i for i in self.taps if i < index] + [index]
 
     def _position(self, path: Path, grids: int) -> int:
-        """Index in ``strides`` of an output, ``grids`` maps having come before it."""
-        return self.names.index(path[0]) if path and path[0] in self.names else grids
+        """Index in ``strides`` of a map, ``grids`` maps having come before it."""
+        if not self.names:
+            return grids
+        name = path[0] if path else None
+        if name in self.names:
+            return self.names.index(str(name))
+        raise AdapterError(
+            f"Expected {self.family} to return the maps that it declares, "
+            f"{', '.join(self.names)}, got {name!r} too. {_ELSE}"
+        )
 
     def _stride(
         self, grid: Tensor, position: int, size: tuple[int, int], output: Any

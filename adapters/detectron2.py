@@ -1,4 +1,4 @@
-"""Backbones of Detectron2. All return a dict of NCHW maps.
+"""Backbones of Detectron2, and copies of them elsewhere. All return a dict of NCHW maps.
 
 | class | blocks | block tokens | sizes |
 |---|---|---|---|
@@ -22,11 +22,32 @@ from torch import nn
 
 
 def describe(backbone: nn.Module) -> Adapter | None:
-    """The adapter of a Detectron2 backbone (or a subclass of one), None for anything else."""
-    for cls in type(backbone).__mro__:
-        if cls.__module__.split(".")[0] == "detectron2" and cls.__name__ in _FAMILIES:
-            return _FAMILIES[cls.__name__](backbone)
+    """The adapter of a Detectron2 ``Backbone``, None for anything else or one that tells nothing.
+
+    Families are known by name: many projects carry a changed copy of Detectron2's ViT and pyramid.
+    """
+    classes = type(backbone).__mro__
+    own = [cls.__name__ for cls in classes if cls.__module__.startswith("detectron2.")]
+    if "Backbone" not in own:
+        return None
+    for cls in classes:
+        try:
+            adapter = _FAMILIES[cls.__name__](backbone) if cls.__name__ in _FAMILIES else None
+        except (AttributeError, IndexError, KeyError, TypeError):
+            continue  # of that name, but built in another way
+        if adapter is not None:
+            return adapter
     return None
+
+
+def _any(backbone: Any) -> Adapter | None:
+    """One of no known family: a pyramid on another backbone, or just what it declares."""
+    for part in ("bottom_up", "net"):
+        if isinstance(getattr(backbone, part, None), nn.Module):
+            adapter = _pyramid(part)(backbone)
+            if adapter is not None and adapter.parts:
+                return replace(adapter, parts=None)
+    return _declared(backbone)
 
 
 def _declared(backbone: Any) -> Adapter | None:
@@ -34,8 +55,8 @@ def _declared(backbone: Any) -> Adapter | None:
     try:
         shapes = backbone.output_shape()
         strides = tuple(int(shape.stride) for shape in shapes.values())
-    except (AttributeError, KeyError, NotImplementedError, TypeError):
-        return None  # declares nothing of use: probed on first use
+    except Exception:  # a user's own may fail in any way; it is probed on first use then
+        return None
     if not strides:
         return None
     name = next(c.__name__ for c in type(backbone).__mro__ if not c.__name__.startswith("SRT"))
@@ -65,6 +86,7 @@ def _blocked(
         blocks=tuple(path for stage in stages for path in stage),
         block_strides=tuple(s for s, stage in zip(stage_strides, stages) for _ in stage),
         taps=tuple(i for i, name in zip(last, stage_names) if name in adapter.names),
+        parts=(),
         block_layout=layout,
     )
 
@@ -124,6 +146,7 @@ def _pyramid(part: str) -> Callable[[Any], Adapter | None]:
             return adapter
         return replace(
             adapter,
+            parts=(part,),
             # Beyond the inner one's period views repeat, however coarse the added levels are.
             patch=inner.patch,
             floor=inner.floor,
@@ -148,5 +171,5 @@ _FAMILIES: dict[str, Callable[[Any], Adapter | None]] = {
     "ResNet": _resnet,
     "SimpleFeaturePyramid": _pyramid("net"),
     "FPN": _pyramid("bottom_up"),
-    "Backbone": _declared,  # the last in every backbone's order of classes
+    "Backbone": _any,  # the last in every backbone's order of classes
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from srt_plugins.errors import AdapterError, ConfigError
+from srt_plugins.errors import AdapterError
 
 # Containers that hold a whole model: DDP, DataParallel, averaged (EMA) and TTA models.
 _CONTAINERS = ("module", "_orig_mod", "model")
@@ -35,23 +35,4 @@ def find_backbone(model: nn.Module) -> nn.Module:
     raise AdapterError(
         f"Expected {type(inner).__name__} to hold its backbone at .backbone; it has "
         f"{seen or 'no children'}. Wrap the backbone yourself: SRTWrapper(model.<child>, ...)."
-    )
-
-
-def find_target(backbone: nn.Module, target: str | None) -> nn.Module:
-    """The part of a backbone at a module path; the backbone itself for None.
-
-    Raises:
-        ConfigError: the backbone has no module there; lists its children with their types.
-    """
-    if target is None:
-        return backbone
-    try:
-        return backbone.get_submodule(target)
-    except (AttributeError, TypeError):
-        pass
-    children = ", ".join(f"{n!r} ({type(m).__name__})" for n, m in backbone.named_children())
-    raise ConfigError(
-        f"Expected target to be a part of {type(backbone).__name__}, got {target!r}; it has "
-        f"{children or 'no parts'}. Leave target out to ensemble the whole backbone."
     )

@@ -39,6 +39,7 @@ def _plain_vit(backbone: Any) -> Adapter:
     fixed = not hasattr(backbone, "with_cls_token")
     return Adapter(
         family=f"MMSegmentation {_name(backbone)}",
+        parts=(),
         patch=patch,
         multiple=patch if completes and not fixed else None,
         # out_origin puts the embedded patches in front of the blocks' outputs.
@@ -63,6 +64,7 @@ def _hierarchical(
     strides = tuple(stage_strides[i] for i in out)
     return Adapter(
         family=f"MMSegmentation {_name(backbone)}",
+        parts=(),
         patch=max(strides),
         multiple=max(stage_strides),
         strides=strides,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .adapters.base import Adapter
 from .adapters.probe import probed
-from .adapters.structure import Path, replace, summary
+from .adapters.structure import Path, replace, summary, tensors
 from .core.capture import capture, replaced
 from .core.ensemble import Accumulator, Grid, Leaf, ensemble, view_chunks
 from .core.translate import Canvas
@@ -31,12 +31,11 @@ def run(module: nn.Module, state: State, plain: Plain, args: tuple, kwargs: dict
     """The ensembled forward of ``module``: same outputs, structure and dtypes as ``plain``."""
     if state.settings.is_plain:
         return plain(*args, **kwargs)
-    images, rest = _images(args, kwargs, module)
+    images, call = _images(plain, args, kwargs, module)
+    _check_parts(module)
     state.dispersion = ()
     if state.adapter.patch is None:
-        state.adapter = probed(
-            state.adapter, lambda image: plain(image, *rest, **kwargs), images[:1]
-        )
+        state.adapter = probed(state.adapter, call, images[:1])
         check(state.settings, state.adapter)
     views = state.views()
     how = state.settings.aggregation()
@@ -45,10 +44,6 @@ def run(module: nn.Module, state: State, plain: Plain, args: tuple, kwargs: dict
     _check_images(images, state)
     if len(views) > 1:
         _warn_gradients(module, images, state, len(views))
-
-    def call(view: Tensor) -> Any:
-        return plain(view, *rest, **kwargs)
-
     if state.settings.layer is not None:
         # Blocks are patched for the time being, which other threads must not see.
         with _LOCKS.setdefault(module, threading.RLock()):
@@ -72,9 +67,9 @@ def _at_outputs(state: State, call: Callable, images: Tensor, views: Views) -> A
         view_batch=settings.view_batch,
     ):
         output = call(chunk)
-        leaves = adapter.leaves(output, view_size, image_size)
+        selected = _select(output, settings)
+        leaves = adapter.leaves(output, view_size, image_size, selected)
         _check_batch(leaves, len(chunk), output)
-        selected = _select(leaves, settings, output)
         first = output if first is None else first
         if centre is not None and chosen.start <= centre < chosen.stop:
             start = (centre - chosen.start) * len(images)
@@ -82,7 +77,7 @@ def _at_outputs(state: State, call: Callable, images: Tensor, views: Views) -> A
         accumulator.add([leaves[p] for p in selected], chosen)
     if kept is None and len(selected) < len(leaves):
         output = call(_untranslated(images, view_size, settings))
-        kept = _others(adapter.leaves(output, view_size, image_size), selected)
+        kept = _others(adapter.leaves(output, view_size, image_size, selected), selected)
     state.dispersion = tuple(_spread(d) for d in accumulator.dispersions())
     values = {**(kept or {}), **dict(zip(selected, accumulator.results()))}
     return replace(first, lambda path, like: _like(values[path], like))
@@ -123,15 +118,16 @@ def _at_layer(module: nn.Module, state: State, call: Callable, images: Tensor, v
     skipped = [b for i, b in enumerate(adapter.blocks[:index]) if i not in stored]
     with replaced(module, values, skipped):
         output = call(_untranslated(images, view_size, settings))
-    final = adapter.leaves(output, view_size, image_size)
+    final = adapter.leaves(output, view_size, image_size, ())
     return replace(output, lambda path, _: _cropped(final[path]))
 
 
-def _select(leaves: dict[Path, Leaf], settings: Settings, output: Any) -> list[Path]:
+def _select(output: Any, settings: Settings) -> list[Path]:
     """Paths of the outputs that ``outputs=`` names."""
+    paths = [path for path, _ in tensors(output)]
     if settings.outputs is None:
-        return list(leaves)
-    keys = list(dict.fromkeys(path[0] for path in leaves if path))
+        return paths
+    keys = list(dict.fromkeys(path[0] for path in paths if path))
     wanted = set()
     for name in settings.outputs:
         if name in keys:
@@ -143,11 +139,11 @@ def _select(leaves: dict[Path, Leaf], settings: Settings, output: Any) -> list[P
                 f"Expected outputs to name some of {keys}, got {name!r}; the backbone returns "
                 f"{summary(output)}."
             )
-    return [path for path in leaves if path[0] in wanted]
+    return [path for path in paths if path and path[0] in wanted]
 
 
 def _check_batch(leaves: dict[Path, Leaf], count: int, output: Any) -> None:
-    if any(leaf.tensor.shape[0] != count for leaf in leaves.values()):
+    if any(leaf.tensor.shape[:1] != (count,) for leaf in leaves.values()):
         raise AdapterError(
             f"Expected every output to have as many entries as the images given ({count}), got "
             f"{summary(output)}."
@@ -193,21 +189,39 @@ def _spread(dispersion: Tensor) -> Tensor:
     return dispersion.detach().square().mean(1, keepdim=True).sqrt()
 
 
-def _images(args: tuple, kwargs: dict, module: nn.Module) -> tuple[Tensor, tuple]:
-    name = type(module).__name__
-    if not args or not isinstance(args[0], Tensor) or args[0].ndim != 4:
-        shape = tuple(getattr(args[0], "shape", ())) if args else ()
-        given = f"{type(args[0]).__name__} {shape}" if args else "none"
+def _images(
+    plain: Plain, args: tuple, kwargs: dict, module: nn.Module
+) -> tuple[Tensor, Callable[[Tensor], Any]]:
+    """The images, and the plain forward as a function of them alone."""
+    named = next(iter(kwargs), "") if not args else ""
+    first = kwargs[named] if named else next(iter(args), None)
+    if not isinstance(first, Tensor) or first.ndim != 4:
+        shape = tuple(getattr(first, "shape", ()))
+        given = "none" if first is None else f"{type(first).__name__} {shape}"
         raise ConfigError(
-            f"Expected the first argument of {name} to be images (B, C, H, W), got {given}; pass "
-            "them by position."
+            f"Expected the first argument of {type(module).__name__} to be images (B, C, H, W), "
+            f"got {given}; pass them first."
         )
-    if any(isinstance(v, Tensor) and v.ndim for v in (*args[1:], *kwargs.values())):
+    others = {name: value for name, value in kwargs.items() if name != named}
+    if any(isinstance(v, Tensor) and v.ndim for v in (*args[1:], *others.values())):
         raise ConfigError(
-            f"Expected the images to be the only tensor that {name} takes: others would not be "
-            "translated with them. Wrap a part of the model that takes images only."
+            f"Expected the images to be the only tensor that {type(module).__name__} takes: others "
+            "would not be translated with them. Wrap a part of the model that takes images only."
         )
-    return args[0], args[1:]
+    if named:
+        return first, lambda images: plain(**{**kwargs, named: images})
+    return first, lambda images: plain(images, *args[1:], **kwargs)
+
+
+def _check_parts(module: nn.Module) -> None:
+    """Parts can be wrapped after the whole was, which only shows here."""
+    for name, part in module.named_modules():
+        inner = vars(part).get("_srt")
+        if part is not module and inner is not None and inner.enabled:
+            raise ConfigError(
+                f"Expected SRT on {type(module).__name__} or on its part {name!r}, got both, which "
+                "would run views of views; detach one of them."
+            )
 
 
 def _check_images(images: Tensor, state: State) -> None:

@@ -65,7 +65,8 @@ def SRTWrapper(backbone: Module, **keywords: Any) -> Module:
     if inside:
         raise ConfigError(
             f"Expected a backbone without wrapped parts, got {type(backbone).__name__} with SRT on "
-            f"{inside}: it would run views of views. Detach those first."
+            f"{inside}: it would run views of views. Detach those first, or keep SRT on one "
+            "node of a config."
         )
     adapter = describe(backbone)
     check(settings, adapter)
@@ -89,15 +90,13 @@ def attach(model: Module, target: str | None = None, **keywords: Any) -> Module:
         AdapterError: no backbone found. ConfigError: a bad keyword, or a target that the backbone
             lacks. The model is then untouched.
     """
-    backbone = find_backbone(model)
-    chosen = find_target(backbone, target)
-    stride = Settings.of(**keywords).stride
-    if stride is not None and backbone is not model and describe(backbone).declares:
+    if not isinstance(model, nn.Module):
         raise ConfigError(
-            f"Expected stride=None, got {stride}: the heads of {type(model).__name__} were built "
-            f"for the strides that {type(backbone).__name__} declares and would read finer maps at "
-            "the wrong places. Wrap the backbone alone to read finer maps yourself."
+            f"Expected model to be a torch module, got {type(model).__name__}; of a predictor or a "
+            "pipeline, give its .model."
         )
+    chosen = find_target(find_backbone(model), target)
+    _check_stride(model, Settings.of(**keywords))
     if any(m is not chosen for m in wrapped(model)):
         raise ConfigError(
             f"Expected SRT on one part of a model, got target={target!r} for one that has it on "
@@ -106,6 +105,16 @@ def attach(model: Module, target: str | None = None, **keywords: Any) -> Module:
         )
     SRTWrapper(chosen, **keywords)
     return model
+
+
+def _check_stride(model: nn.Module, settings: Settings) -> None:
+    backbone = find_backbone(model) if settings.stride is not None else model
+    if backbone is not model and describe(backbone).declares:
+        raise ConfigError(
+            f"Expected stride=None, got {settings.stride}: the heads of {type(model).__name__} "
+            f"were built for the strides that {type(backbone).__name__} declares and would read "
+            "finer maps at the wrong places. Wrap the backbone alone to read finer maps yourself."
+        )
 
 
 def detach(model: Module) -> Module:
@@ -130,21 +139,31 @@ def detach(model: Module) -> Module:
 
 
 @contextmanager
-def srt_enabled(model: Module, enabled: bool = True, **keywords: Any) -> Iterator[Module]:
+def srt_enabled(
+    model: Module, enabled: bool = True, target: str | None = None, **keywords: Any
+) -> Iterator[Module]:
     """SRT only here: with the given settings, or off with ``enabled=False``.
 
     Keywords replace those of an already wrapped model; on an unwrapped one they are those of
     :func:`attach`. What was there before is restored, also after an error.
+
+    Raises:
+        ConfigError: a bad keyword, or a target other than the part that is wrapped already.
     """
     before = [(m, m._srt.settings, m._srt.enabled) for m in wrapped(model)]
     if not before and enabled:
-        attach(model, **keywords)
+        attach(model, target, **keywords)
         try:
             yield model
         finally:
             detach(model)
         return
-    Settings.of(**keywords)
+    _check_stride(model, Settings.of(**keywords))
+    if target is not None and find_target(find_backbone(model), target) not in wrapped(model):
+        raise ConfigError(
+            f"Expected target to be the part that is wrapped already, got {target!r}; detach the "
+            "model to wrap another."
+        )
     changed = [settings.but(**keywords) for _, settings, _ in before]
     for (module, _, _), settings in zip(before, changed):
         check(settings, module._srt.adapter)

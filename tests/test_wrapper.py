@@ -340,8 +340,10 @@ def test_patch_tokens_beside_maps_are_not_averaged_unaligned():
 
 def test_images_must_be_images():
     backbone = SRTWrapper(PatchBackbone(8).eval())
-    with pytest.raises(ConfigError, match="by position"):
-        backbone(images=IMAGES)
+    with torch.no_grad():
+        assert torch.equal(backbone(images=IMAGES), backbone(IMAGES))
+    with pytest.raises(ConfigError, match="got none"):
+        backbone()
     with pytest.raises(ConfigError, match="B, C, H, W"):
         backbone(IMAGES[0])
     with pytest.raises(ConfigError, match="at least one patch"):

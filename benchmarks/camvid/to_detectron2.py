@@ -1,6 +1,6 @@
-"""Write an MMSegmentation checkpoint of vit_camvid.py under the names of vit_camvid_d2.py.
+"""Write an MMSegmentation checkpoint of vit_camvid.py under the names of vit_camvid_d2.py:
 
-    python benchmarks/camvid/to_detectron2.py vit_camvid.pth vit_camvid_d2.pth
+python benchmarks/camvid/to_detectron2.py vit_camvid.pth vit_camvid_d2.pth
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ TRAINED, TESTED = (16, 16), (23, 30)  # tokens of 256 x 256 and of 368 x 480 pix
 
 def converted(state):
     """The same weights; the position table in the size of the test images, resized as
-    MMSegmentation resizes it in every forward (timm's own resizing uses another kernel)."""
+    MMSegmentation resizes it in every forward (timm's own resizing uses another kernel).
+    """
     vit = from_mmseg_vit(state)
     table = vit["pos_embed"]
     grid = table[:, 1:].transpose(1, 2).unflatten(2, TRAINED)

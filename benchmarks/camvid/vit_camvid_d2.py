@@ -72,7 +72,5 @@ dataloader.test = L(build_detection_test_loader)(
     mapper=L(DatasetMapper)(is_train=False, augmentations=[], image_format="RGB"),
     num_workers=0,
 )
-dataloader.evaluator = L(SemSegEvaluator)(
-    dataset_name="${..test.dataset.names}", distributed=False
-)
+dataloader.evaluator = L(SemSegEvaluator)(dataset_name="${..test.dataset.names}", distributed=False)
 train = dict(device="cpu")

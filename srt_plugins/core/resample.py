@@ -159,13 +159,16 @@ def alignment(
         ConfigError: some output cell is shown by no view.
     """
     key = (views, tokens, stride, cell, cells, tuple(kernel or ()), dtype, str(device))
-    if key in _CACHE:
+    # While tracing, sizes are tensors, which no later call would find.
+    cached = not torch.jit.is_tracing()  # type: ignore[attr-defined]
+    if cached and key in _CACHE:
         _CACHE.move_to_end(key)
         return _CACHE[key]
     # Tensors made in inference mode could not be used with gradients later.
     with torch.inference_mode(False), torch.no_grad():
         made = _build(views, tokens, stride, cell, cells, kernel, dtype, torch.device(device))
-    _CACHE[key] = made
+    if cached:
+        _CACHE[key] = made
     if len(_CACHE) > _CACHE_SIZE:
         _CACHE.popitem(last=False)
     return made

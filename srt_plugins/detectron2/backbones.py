@@ -70,7 +70,8 @@ class TorchBackbone(Backbone):
         self._declared_divisibility = size_divisibility
         self._square_pad = square_pad
         self._in_channels = in_channels
-        self._out_features = [str(name) for name in out_features] if out_features else None
+        names = [out_features] if isinstance(out_features, str) else out_features
+        self._out_features = [str(name) for name in names] if names else None
         self._shapes: dict[str, ShapeSpec] | None = None
         info: Any = getattr(net, "feature_info", None)
         if channels is None and hasattr(info, "reduction") and hasattr(info, "channels"):

@@ -23,7 +23,6 @@ from torch import nn
 from ..adapters import find_target
 from ..errors import ConfigError, nearest
 from ..settings import Settings
-from ..state import chosen_views
 from ..wrapper import SRTWrapper
 from .config import node, srt_keywords
 
@@ -106,15 +105,10 @@ def ensemble(backbone: nn.Module, target: str | None, keywords: Mapping[str, Any
             patch, an unknown layer).
     """
     part: Any = SRTWrapper(find_target(backbone, target or None), **keywords)
-    state = part._srt
-    if state.adapter.patch is None and isinstance(part, Backbone):
-        # Not known to any adapter, so probed on first use; what it declares is enough for a check.
-        coarsest = max(shape.stride for shape in part.output_shape().values())
-        chosen_views(state.settings, coarsest, quiet=True)
     # A checkpoint that matches nothing must not leave random weights behind: Detectron2 only logs
     # a warning. Modules from elsewhere may have brought weights of their own.
     brought = getattr(backbone, "may_have_weights", not isinstance(backbone, Backbone))
-    state.needs_weights = not brought
+    part._srt.needs_weights = not brought
     return backbone
 
 

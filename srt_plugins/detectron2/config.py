@@ -40,7 +40,8 @@ _NODES: dict[str, dict[str, Any]] = {
 def add_srt_config(cfg: CfgNode) -> None:
     """Add the plugin's keys to a config, before anything that sets them is merged into it.
 
-    ``cfg.MODEL.SRT``, read by ``MODEL.BACKBONE.NAME: build_srt_backbone``:
+    ``cfg.MODEL.SRT``, read by ``MODEL.BACKBONE.NAME: build_srt_backbone`` and, like every node of
+    Detectron2, without effect while another builder is named there:
 
     - ``BACKBONE``: name of the builder of the backbone to ensemble, what ``MODEL.BACKBONE.NAME``
       was.

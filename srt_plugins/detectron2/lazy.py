@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields
 from typing import Any, Callable, TypeVar
 
+from detectron2.modeling import Backbone
 from detectron2.utils.registry import _convert_target_to_string, locate
 from omegaconf import DictConfig, ListConfig, OmegaConf, flag_override
 from torch import nn
@@ -107,6 +108,14 @@ def _check_node(node: Any, target: str | None) -> None:
             "Expected node to be the LazyCall of a backbone, such as cfg.model.backbone, got "
             f"{type(node).__name__}; use srt_plugins.attach for a model that is built."
         )
+    built = _located(node["_target_"])
+    if isinstance(built, type) and built.__module__.startswith("detectron2."):
+        kind = "backbone" in node or issubclass(built, Backbone)
+        if not kind:
+            raise ConfigError(
+                f"Expected the node of a backbone, got that of {_name(built)}: use "
+                "with_srt(cfg.model.backbone, ...)."
+            )
     inside = node.get("backbone") if target is None else None
     if isinstance(inside, Mapping) and "_target_" in inside:
         raise ConfigError(

@@ -18,12 +18,13 @@ class PatchCompletion:
     def __init__(self, model: nn.Module, multiple: int, padding: str) -> None:
         self.multiple = multiple
         self.padding = padding
-        self._sizes: list[tuple[int, int]] = []
+        # Sizes of the images of each call of the model that is under way; calls may be nested.
+        self._sizes: list[list[tuple[int, int]]] = []
         backbone = find_backbone(model)
         self._handles: list[Any] = [
-            model.register_forward_pre_hook(self._note),
-            backbone.register_forward_pre_hook(self._complete),
+            model.register_forward_pre_hook(self._note, with_kwargs=True),
             model.register_forward_hook(self._forget, always_call=True),
+            backbone.register_forward_pre_hook(self._complete),
         ]
 
     def remove(self) -> None:
@@ -32,24 +33,36 @@ class PatchCompletion:
             self._handles.pop().remove()
 
     # A batch in the format of Detectron2's models: one dict per image.
-    def _note(self, model: nn.Module, args: tuple) -> None:
-        inputs = args[0] if args and isinstance(args[0], (list, tuple)) else []
-        self._sizes = [] if model.training else [tuple(x["image"].shape[-2:]) for x in inputs]
+    def _note(self, _: nn.Module, args: tuple, kwargs: dict) -> None:
+        inputs = args[0] if args else next(iter(kwargs.values()), None)
+        try:
+            sizes = [(int(x["image"].shape[-2]), int(x["image"].shape[-1])) for x in inputs or ()]
+        except (IndexError, KeyError, TypeError, AttributeError):  # another format
+            sizes = []
+        self._sizes.append(sizes)
 
     def _forget(self, *_: Any) -> None:
-        self._sizes = []
+        self._sizes.pop()
 
-    def _complete(self, _: nn.Module, args: tuple) -> tuple | None:
-        if not args or not isinstance(args[0], Tensor) or len(args[0]) != len(self._sizes):
+    def _complete(self, backbone: nn.Module, args: tuple) -> tuple | None:
+        sizes = self._sizes[-1] if self._sizes else []
+        if backbone.training or not args or not isinstance(args[0], Tensor):
             return None
-        return (self._completed(args[0]), *args[1:])
+        if not sizes or len(args[0]) != len(sizes):
+            return None
+        return (self._completed(args[0], sizes), *args[1:])
 
-    def _completed(self, images: Tensor) -> Tensor:
+    def _completed(self, images: Tensor, sizes: list[tuple[int, int]]) -> Tensor:
         completed = images.clone()
-        for image, (h, w) in zip(completed, self._sizes):
+        for image, size in zip(completed, sizes):
+            full = image.shape[-2:]
+            # An image that is larger than the batch was cropped.
+            h, w = (min(n, most) for n, most in zip(size, full))
+            if image[:, h:].any() or image[:, :, w:].any():
+                continue  # not padding: the image was resized on the way
             bottom, right = (
-                min(-(-n // self.multiple) * self.multiple, full) - n
-                for n, full in zip((h, w), image.shape[-2:])
+                min(-(-n // self.multiple) * self.multiple, most) - n
+                for n, most in zip((h, w), full)
             )
             filled = pad(image[:, :h, :w], 0, bottom, 0, right, self.padding)
             image[:, : h + bottom, : w + right] = filled
@@ -75,13 +88,15 @@ def complete_patches(
         An object whose ``remove()`` undoes it.
 
     Raises:
-        ConfigError: an unknown padding, or a backbone whose patch size is not known.
+        ConfigError: an unknown padding, a bad multiple, or a backbone whose patch size is not
+            known.
     """
     check_padding(padding)
-    patch = multiple or describe(find_backbone(model)).patch
-    if patch is None:
+    patch = describe(find_backbone(model)).patch if multiple is None else multiple
+    if not isinstance(patch, int) or isinstance(patch, bool) or patch < 1:
         raise ConfigError(
-            f"Expected multiple to be the patch size in pixels, got {multiple!r}: that of "
-            f"{type(find_backbone(model)).__name__} is not known."
+            f"Expected multiple to be the patch size in pixels, got {multiple!r}; that of "
+            f"{type(find_backbone(model)).__name__} is "
+            f"{describe(find_backbone(model)).patch or 'not known, so it must be given'}."
         )
     return PatchCompletion(model, patch, padding)

@@ -118,7 +118,78 @@ def test_training_is_left_alone(model):
     torch.testing.assert_close(model.backbone.net.seen[0][0], expected(batch[0]["image"], "zeros"))
 
 
+class Resizing(torch.nn.Module):
+    """A container that resizes the images on the way."""
+
+    def __init__(self, model, size):
+        super().__init__()
+        self.model, self.size = model, size
+
+    def forward(self, batch):
+        resized = [torch.nn.functional.interpolate(x["image"][None], self.size) for x in batch]
+        return self.model([{"image": image[0]} for image in resized])
+
+    @property
+    def backbone(self):
+        return self.model.backbone
+
+
+@pytest.mark.parametrize("size", [(60, 75), (64, 80)])
+def test_images_that_were_enlarged_on_the_way_keep_their_pixels(model, size):
+    batch = inputs((40, 50))
+    container = Resizing(model, size).eval()
+
+    def run():
+        model.backbone.net.seen.clear()
+        with torch.no_grad():
+            container(batch)
+        return model.backbone.net.seen[0]
+
+    plain = run()
+    complete_patches(container)
+    assert torch.equal(run(), plain)
+
+
+def test_an_image_that_is_cropped_to_the_square_runs(model):
+    wide = inputs((64, 117))
+    plain, _ = seen(model, wide)
+    complete_patches(model)
+    found, _ = seen(model, wide)
+    assert torch.equal(found, plain)  # nothing to complete: 64 rows are whole patches
+
+
+def test_calls_by_keyword_nested_calls_and_other_formats(model):
+    batch = inputs((43, 75))
+    complete_patches(model)
+    with torch.no_grad():
+        model.backbone.net.seen.clear()
+        model(batched_inputs=batch)
+    want = expected(batch[0]["image"], "replicate")
+    torch.testing.assert_close(model.backbone.net.seen[0][0], want)
+
+    inner = inputs((50, 50))
+    handle = model.register_forward_pre_hook(
+        lambda module, args: None if args[0] is inner else bool(module(inner)) and None
+    )
+    images, _ = seen_last(model, batch)
+    handle.remove()
+    torch.testing.assert_close(images[0], want)
+    with pytest.raises((IndexError, TypeError)):
+        model([batch[0]["image"]])  # Detectron2's own complaint, not a hook's
+    assert torch.equal(seen(model, batch)[0][0], images[0])
+
+
+@torch.no_grad()
+def seen_last(model, batch):
+    model.backbone.net.seen.clear()
+    outputs = model(batch)
+    return model.backbone.net.seen[-1], outputs
+
+
 def test_mistakes(model):
     with pytest.raises(ConfigError, match=r"padding.*mirror"):
         complete_patches(model, "mirror")
+    for multiple in (0, -4, "x", 2.5, True):
+        with pytest.raises(ConfigError, match="multiple"):
+            complete_patches(model, multiple=multiple)
     assert not model._forward_pre_hooks and not model.backbone._forward_pre_hooks

@@ -333,7 +333,7 @@ def test_part_that_another_backbone_lacks():
     cfg.MODEL.SRT.BACKBONE = "build_torch_net_backbone"
     cfg.MODEL.TORCH_NET.CLASS = "torch.nn.Identity"
     cfg.MODEL.SEM_SEG_HEAD.NAME = "never looked up"
-    with pytest.raises(ConfigError, match="part of TorchBackbone, got 'body'; it has 'net'"):
+    with pytest.raises(ConfigError, match="got 'body'; it has 'net'"):
         build_model(cfg)
 
 
