@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
@@ -27,7 +28,15 @@ def read(report: Path) -> tuple[Counter[str], float]:
 def skip_reasons(report: Path) -> Counter[str]:
     """How many tests, or whole files of them, were skipped for each reason."""
     skipped = ElementTree.parse(report).getroot().iter("skipped")
-    return Counter(str(found.get("message")) for found in skipped)
+    return Counter(_reason(found) for found in skipped)
+
+
+def _reason(skipped: ElementTree.Element) -> str:
+    message = str(skipped.get("message"))
+    if message != "collection skipped":
+        return message
+    # Of a whole file the reason is in the text: (path, line, "Skipped: reason").
+    return str(ast.literal_eval(str(skipped.text))[-1]).removeprefix("Skipped: ")
 
 
 def line(counts: Counter[str], seconds: float) -> str:

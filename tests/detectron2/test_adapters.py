@@ -8,7 +8,7 @@ import pickle
 
 import pytest
 
-pytest.importorskip("detectron2", reason="Detectron2 is not installed")
+pytest.importorskip("detectron2", reason="needs Detectron2 (make setup DETECTRON2=...)")
 
 import torch
 from detectron2.modeling import build_model

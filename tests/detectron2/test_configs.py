@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
+pytest.importorskip("detectron2", reason="needs Detectron2 (make setup DETECTRON2=...)")
+
 import torch
 from detectron2 import model_zoo
 from detectron2.config import LazyConfig, get_cfg, instantiate

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pytest
+
+pytest.importorskip("detectron2", reason="needs Detectron2 (make setup DETECTRON2=...)")
+
 import torch
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_model

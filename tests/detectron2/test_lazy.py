@@ -6,6 +6,9 @@ import copy
 from functools import partial
 
 import pytest
+
+pytest.importorskip("detectron2", reason="needs Detectron2 (make setup DETECTRON2=...)")
+
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import LazyCall as L

@@ -6,7 +6,7 @@ import copy
 
 import pytest
 
-pytest.importorskip("detectron2", reason="Detectron2 is not installed")
+pytest.importorskip("detectron2", reason="needs Detectron2 (make setup DETECTRON2=...)")
 
 import numpy as np
 import torch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-pytest.importorskip("detectron2", reason="Detectron2 is not installed")
+pytest.importorskip("detectron2", reason="needs Detectron2 (make setup DETECTRON2=...)")
 
 import numpy as np
 import torch

@@ -7,6 +7,9 @@ import sys
 from dataclasses import fields
 
 import pytest
+
+pytest.importorskip("detectron2", reason="needs Detectron2 (make setup DETECTRON2=...)")
+
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import get_cfg

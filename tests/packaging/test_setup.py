@@ -100,19 +100,22 @@ def test_closing_line_sums_the_runs(tmp_path):
         "def test_b(): pytest.skip('no')\n"
         "def test_c(): assert False\n"
     )
+    (tmp_path / "test_whole.py").write_text(
+        "import pytest\npytest.importorskip('no_such', reason='needs (that)')\n"
+    )
     for name, select in (("one", "test_a or test_b"), ("two", "test_a or test_c")):
         report = f"--junitxml={tmp_path / name}.xml"
-        command = [sys.executable, "-m", "pytest", "-q", "-k", select, report, "test_some.py"]
+        command = [sys.executable, "-m", "pytest", "-q", "-k", select, report, "."]
         subprocess.run(command, cwd=tmp_path, capture_output=True)
     script = ROOT / "scripts" / "summarize_tests.py"
     reports = [tmp_path / "one.xml", tmp_path / "two.xml"]
     out = subprocess.run(
         [sys.executable, script, *reports], check=True, capture_output=True, text=True
     ).stdout.splitlines()
-    assert out[0].startswith("one: 1 passed, 1 skipped in ")
-    assert out[1] == "  skipped 1x: no"
-    assert out[2].startswith("two: 1 failed, 1 passed in ")
-    assert out[3].startswith("1 failed, 2 passed, 1 skipped in ")
+    assert out[0].startswith("one: 1 passed, 2 skipped in ")
+    assert out[1:3] == ["  skipped 1x: needs (that)", "  skipped 1x: no"]
+    assert out[3].startswith("two: 1 failed, 1 passed, 1 skipped in ")
+    assert out[5].startswith("1 failed, 2 passed, 3 skipped in ")
 
 
 @needs_make
