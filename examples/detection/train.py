@@ -2,8 +2,8 @@
 
     python examples/detection/train.py
 
-About 75 minutes on one CPU core for the model and a quarter of a core for the pictures. The ViT
-starts from the segmentation model of examples/demo.
+About an hour and a half on one busy CPU core for the model and a quarter of one for the pictures.
+The ViT starts from the segmentation model of examples/demo.
 """
 
 from __future__ import annotations

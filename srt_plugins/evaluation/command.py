@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, Callable
 
 from ..errors import ConfigError, MissingDependencyError
-from .files import output_folder
+from .files import output_folder, replacing
 from .keywords import add_srt_options, given_keywords, parse_row
 from .plot import save_plot
-from .report import footnotes, metric_tables, table
+from .report import footnotes, markdown, rich_table, sheets
 from .results import Comparison
 from .rows import SKIPPABLE
 from .runs import Progress
@@ -98,6 +98,8 @@ def run_comparison(
         )
     comparison.context = {"command": shlex.join(["srt", *argv]), **comparison.context}
     comparison.save(out / "compare.json")
+    with replacing(out / "compare.md") as part:
+        part.write_text(markdown(comparison, Path(args.config).stem))
     picture = save_plot(comparison, out / "compare.png", Path(args.config).stem)
     if args.json:
         print(json.dumps(comparison.to_dict(), indent=2, ensure_ascii=False))
@@ -113,7 +115,7 @@ def print_comparison(comparison: Comparison) -> None:
     from rich.console import Console
 
     console = Console(highlight=False)
-    tables = [table(comparison), *metric_tables(comparison)]
+    tables = [rich_table(sheet) for sheet in sheets(comparison)]
     # In a narrower terminal lines break, but no figure is cut off.
     endless = console.options.update_width(_ENDLESS)
     widths = [console.measure(one, options=endless).maximum for one in tables]

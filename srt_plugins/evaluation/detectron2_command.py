@@ -41,7 +41,7 @@ def add_parser(frameworks: Any) -> None:
         "detectron2",
         help="a model of Detectron2",
         description="Run a model with and without SRT, and with what SRT must beat, on the test "
-        "data of its config; print tables and write compare.json and compare.png.",
+        "data of its config; print tables and write compare.json, compare.md and compare.png.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

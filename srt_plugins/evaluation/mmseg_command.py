@@ -39,7 +39,7 @@ def add_parser(frameworks: Any) -> None:
         "mmseg",
         help="a model of MMSegmentation",
         description="Run a model with and without SRT, and with what SRT must beat, on the test "
-        "data of its config; print a table and write compare.json and compare.png.",
+        "data of its config; print a table and write compare.json, compare.md and compare.png.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -1,8 +1,9 @@
-"""A comparison as tables for the terminal."""
+"""A comparison as tables, for the terminal and as Markdown."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 from .conclusion import shown_interval
@@ -11,13 +12,27 @@ from .results import Comparison, Interval, Result
 _STYLES = {"control": "cyan", "srt": "bold green"}
 
 
-def table(comparison: Comparison) -> Any:
-    """A ``rich`` table of the main figure and of cost, one line per row."""
+@dataclass(frozen=True)
+class Sheet:
+    """A table as text: a title, headers, and cells with the kind of row that they belong to."""
+
+    title: str
+    headers: list[str]
+    rows: list[tuple[str, list[str]]]
+
+
+def sheets(comparison: Comparison) -> list[Sheet]:
+    """The main figure with cost, then a table per metric: its gains, where it is not the main one,
+    and all its figures.
+    """
+    return [_main_sheet(comparison), *_metric_sheets(comparison)]
+
+
+def _main_sheet(comparison: Comparison) -> Sheet:
     label = comparison.labels[comparison.metric]
-    title = f"{comparison.images} images; {label} in percent; 95 % intervals over images"
     stages = list(comparison.results[0].other_seconds)
-    headers = [*("views", label, "gain over plain", "over best 1x", "s/image")]
-    made = _table(title, [*headers, *(f"{stage} s" for stage in stages), "FLOPs", "memory"])
+    headers = ["row", "views", label, "gain over plain", "over best 1x", "s/image"]
+    rows = []
     for r in comparison.results:
         cells = [
             r.name,
@@ -28,12 +43,15 @@ def table(comparison: Comparison) -> Any:
             f"{r.flops / 1e9:.4g} G (x{r.flops_ratio:.1f})",
             "" if r.peak_memory is None else f"{r.peak_memory / 2**20:.0f} MiB",
         ]
-        made.add_row(*cells, style=_STYLES.get(r.row.kind))
-    return made
+        rows.append((r.row.kind, cells))
+    return Sheet(
+        f"{comparison.images} images; {label} in percent; 95 % intervals over images",
+        [*headers, *(f"{stage} s" for stage in stages), "FLOPs", "memory"],
+        rows,
+    )
 
 
-def metric_tables(comparison: Comparison) -> list[Any]:
-    """A ``rich`` table per metric: its gains, where it is not the main one, and all its figures."""
+def _metric_sheets(comparison: Comparison) -> list[Sheet]:
     made = []
     for metric, label in comparison.labels.items():
         first = metric == comparison.metric
@@ -47,30 +65,49 @@ def metric_tables(comparison: Comparison) -> list[Any]:
             continue
         gains = [] if first else ["gain over plain", "over best 1x"]
         names = [name.rpartition("/")[2] for name in others]
-        one = _table(f"{label} in percent", [label, *gains, *names])
+        rows = []
         for r in comparison.results:
             cells = _judged(r, comparison, metric)[: 1 if first else None]
             cells += [_figure(r.figures.get(name, math.nan)) for name in others]
-            one.add_row(r.name, *cells, style=_STYLES.get(r.row.kind))
-        made.append(one)
+            rows.append((r.row.kind, [r.name, *cells]))
+        made.append(Sheet(f"{label} in percent", ["row", label, *gains, *names], rows))
     return made
 
 
-def _table(title: str, headers: list[str]) -> Any:
+def rich_table(sheet: Sheet) -> Any:
+    """A sheet for the terminal."""
     from rich.table import Table
 
     made = Table(
-        title=title,
+        title=sheet.title,
         title_justify="left",
         box=None,
         pad_edge=False,
         header_style="bold",
         padding=(0, 2, 0, 0),
     )
-    made.add_column("row", no_wrap=True)
-    for header in headers:
-        made.add_column(header, justify="right", no_wrap=True)
+    for i, header in enumerate(sheet.headers):
+        made.add_column(header, justify="right" if i else "left", no_wrap=True)
+    for kind, cells in sheet.rows:
+        made.add_row(*cells, style=_STYLES.get(kind))
     return made
+
+
+def markdown(comparison: Comparison, title: str) -> str:
+    """Everything that the terminal shows, as Markdown."""
+    parts = [f"# {title}", comparison.conclusion()]
+    for sheet in sheets(comparison):
+        lines = [_line(sheet.headers), _line(["---"] * len(sheet.headers))]
+        lines += [_line(cells) for _, cells in sheet.rows]
+        parts += [f"{sheet.title}:", "\n".join(lines)]
+    parts += [footnotes(comparison)]
+    command = comparison.context.get("command")
+    parts += [f"```\n{command}\n```"] if command else []
+    return "\n\n".join(parts) + "\n"
+
+
+def _line(cells: list[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
 def _judged(r: Result, comparison: Comparison, metric: str) -> list[str]:

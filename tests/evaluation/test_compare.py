@@ -82,7 +82,7 @@ def test_rows_and_files(run, tiny):
     scale = float(re.fullmatch(r"larger input, x([\d.]+) per side", larger).group(1))
     assert 1.5 < scale <= 2  # four views' worth of tokens, less what attention adds
     assert [row["views"] for row in found["rows"]] == [1, 1, 1, 1, 1, 1, 4, 4, 4, 2, 1]
-    assert sorted(os.listdir(out)) == ["compare.json", "compare.png"]
+    assert sorted(os.listdir(out)) == ["compare.json", "compare.md", "compare.png"]
     assert os.listdir(cwd) == []  # no work_dir beside --out
     assert (out / "compare.png").read_bytes().startswith(b"\x89PNG")
     assert found["images"] == tiny.images

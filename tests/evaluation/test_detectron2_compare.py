@@ -137,7 +137,7 @@ def test_rows_of_a_detector(detector_run):
                 assert row[f"{task}/{name}"] == row["reported"][f"{task}/{name}"]
             assert row[f"{task}/AP per class"]["car"] == row["reported"][f"{task}/AP-car"]
             assert row["gains"][f"{task}/AP"]["gain_interval"] is not None
-    assert sorted(os.listdir(out)) == ["compare.json", "compare.png"]
+    assert sorted(os.listdir(out)) == ["compare.json", "compare.md", "compare.png"]
     assert "box AP: " in run["conclusion"] and "\nmask AP: " in run["conclusion"]
 
 

@@ -63,7 +63,10 @@ def refused(made, tmp_path, capsys):
         (["--limit", "0"], "limit to be at least 1"),
         (["--batch-size", "0"], "batch_size to be at least 1"),
         (["--device", "abacus"], "device to be one such as"),
-        (["--target", "net"], "Expected target to be a part of ResNet, got 'net'"),
+        (
+            ["--target", "net"],
+            "Expected target to be a part of ResNet that takes images, got 'net'",
+        ),
         (["--opts", "MODEL.NOTHING", "1"], "Non-existent key: MODEL.NOTHING"),
         (["--opts", "MODEL.NOTHING"], "--opts (cfg_options) to be KEY VALUE pairs"),
         (["--opts", "MODEL.META_ARCHITECTURE", "Nothing"], "Nothing"),

@@ -15,7 +15,7 @@ from srt_plugins.evaluation.command import print_comparison
 from srt_plugins.evaluation.files import output_folder, replacing
 from srt_plugins.evaluation.metrics import MeanIoU
 from srt_plugins.evaluation.plot import dodged, save_plot
-from srt_plugins.evaluation.report import footnotes, table
+from srt_plugins.evaluation.report import footnotes, markdown, rich_table, sheets
 from srt_plugins.evaluation.results import Comparison, Measured, compare
 from srt_plugins.evaluation.rows import plan, settings_of
 
@@ -89,7 +89,7 @@ def test_table_has_every_figure():
 
     found = comparison(srt=0.54)
     console = Console(width=200, record=True, file=io.StringIO())
-    console.print(table(found))
+    console.print(rich_table(sheets(found)[0]))
     lines = console.export_text().splitlines()
     for result in found.results:
         (line,) = [line for line in lines if line.startswith(result.name + "  ")]
@@ -97,6 +97,20 @@ def test_table_has_every_figure():
         if result.row.kind == "srt":
             assert f"{result.gain:+.2f} [{result.gain_interval[0]:+.2f}" in line
     assert "chosen by mIoU on all of these images" in footnotes(found)
+
+
+def test_markdown_has_every_row_with_as_many_cells_as_its_header():
+    found = comparison(srt=0.54)
+    found.context["command"] = "srt compare mmseg a.py b.pth"
+    text = markdown(found, "a")
+    assert text.startswith("# a\n") and found.conclusion() in text
+    assert "srt compare mmseg a.py b.pth" in text
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    header = next(line for line in lines if line.startswith("| row"))
+    for result in found.results:
+        line = next(line for line in lines if line.startswith(f"| {result.name} |"))
+        assert line.count("|") == header.count("|")
+        assert f"| {result.mIoU:.2f} |" in line
 
 
 def test_a_narrow_terminal_cuts_off_no_figure(capsys, monkeypatch):
