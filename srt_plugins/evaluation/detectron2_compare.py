@@ -113,6 +113,8 @@ def compare_detectron2(
         notes = [*session.notes, *([warning] if warning else []), *runs.reasons(left_out)]
         if not runs.dense:
             notes.append("FLOPs: of the first image; a detector's vary with how much it finds.")
+        if complete is not None and any(row.method == "flip" for row in planned):
+            notes += [] if runs.dense else [_TTA_PADS]
         planned, flops = runs.tried(planned, notes)
         measured = runs.all_measured(planned, flops, session.images, progress)
         found = compare(measured, session.classes, seed=seed, resamples=resamples)
@@ -137,6 +139,9 @@ def compare_detectron2(
             "versions": versions(),
         }
         return found
+
+
+_TTA_PADS = "flip TTA: Detectron2's own, which pads as the model does, whatever was asked."
 
 
 class DetectorRuns(Runs):

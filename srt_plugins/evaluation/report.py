@@ -95,12 +95,12 @@ def rich_table(sheet: Sheet) -> Any:
 
 def markdown(comparison: Comparison, title: str) -> str:
     """Everything that the terminal shows, as Markdown."""
-    parts = [f"# {title}", comparison.conclusion()]
+    parts = [f"# {title}", *comparison.conclusion().splitlines()]
     for sheet in sheets(comparison):
         lines = [_line(sheet.headers), _line(["---"] * len(sheet.headers))]
         lines += [_line(cells) for _, cells in sheet.rows]
         parts += [f"{sheet.title}:", "\n".join(lines)]
-    parts += [footnotes(comparison)]
+    parts += ["\n".join(f"- {line}" for line in footnotes(comparison).splitlines())]
     command = comparison.context.get("command")
     parts += [f"```\n{command}\n```"] if command else []
     return "\n\n".join(parts) + "\n"

@@ -104,6 +104,7 @@ def test_markdown_has_every_row_with_as_many_cells_as_its_header():
     found.context["command"] = "srt compare mmseg a.py b.pth"
     text = markdown(found, "a")
     assert text.startswith("# a\n") and found.conclusion() in text
+    assert all(f"- {line}\n" in text for line in footnotes(found).splitlines())
     assert "srt compare mmseg a.py b.pth" in text
     lines = [line for line in text.splitlines() if line.startswith("|")]
     header = next(line for line in lines if line.startswith("| row"))
