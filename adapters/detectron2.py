@@ -40,13 +40,17 @@ def describe(backbone: nn.Module) -> Adapter | None:
     return None
 
 
+def parts(cls: type) -> tuple[str, ...] | None:
+    """Children of a backbone class that take images, as targets of their own; None = not known."""
+    return next((_PARTS[c.__name__] for c in cls.__mro__ if c.__name__ in _PARTS), None)
+
+
 def _any(backbone: Any) -> Adapter | None:
     """One of no known family: a pyramid on another backbone, or just what it declares."""
     for part in ("bottom_up", "net"):
-        if isinstance(getattr(backbone, part, None), nn.Module):
-            adapter = _pyramid(part)(backbone)
-            if adapter is not None and adapter.parts:
-                return replace(adapter, parts=None)
+        child = getattr(backbone, part, None)
+        if isinstance(child, nn.Module) and describe(child) is not None:
+            return _pyramid(part)(backbone)
     return _declared(backbone)
 
 
@@ -66,6 +70,7 @@ def _declared(backbone: Any) -> Adapter | None:
         strides=strides,
         names=tuple(shapes),
         declares=True,
+        parts=parts(type(backbone)),
     )
 
 
@@ -86,7 +91,6 @@ def _blocked(
         blocks=tuple(path for stage in stages for path in stage),
         block_strides=tuple(s for s, stage in zip(stage_strides, stages) for _ in stage),
         taps=tuple(i for i, name in zip(last, stage_names) if name in adapter.names),
-        parts=(),
         block_layout=layout,
     )
 
@@ -146,7 +150,6 @@ def _pyramid(part: str) -> Callable[[Any], Adapter | None]:
             return adapter
         return replace(
             adapter,
-            parts=(part,),
             # Beyond the inner one's period views repeat, however coarse the added levels are.
             patch=inner.patch,
             floor=inner.floor,
@@ -164,6 +167,11 @@ def _side(value: Any) -> int:
     return int(value[0] if isinstance(value, (tuple, list)) else value)
 
 
+_PARTS: dict[str, tuple[str, ...]] = {
+    "SimpleFeaturePyramid": ("net",),
+    "FPN": ("bottom_up",),
+    **dict.fromkeys(("ViT", "SwinTransformer", "MViT", "ResNet", "RegNet"), ()),
+}
 _FAMILIES: dict[str, Callable[[Any], Adapter | None]] = {
     "ViT": _vit,
     "SwinTransformer": _swin,

@@ -7,20 +7,12 @@ from typing import Any, Callable
 
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
-from detectron2.modeling import (
-    BACKBONE_REGISTRY,
-    FPN,
-    Backbone,
-    MViT,
-    ResNet,
-    SimpleFeaturePyramid,
-    SwinTransformer,
-    ViT,
-)
-from detectron2.modeling.backbone.regnet import RegNet
+from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone, ResNet
 from torch import nn
 
-from ..adapters import find_target
+from srt_plugins.adapters import find_target
+from srt_plugins.adapters.detectron2 import parts as image_parts
+
 from ..errors import ConfigError, nearest
 from ..settings import Settings
 from ..wrapper import SRTWrapper
@@ -28,12 +20,7 @@ from .config import node, srt_keywords
 
 _SELF = "build_srt_backbone"
 
-# What can be ensembled below the backbones that Detectron2 brings: modules that take images.
-_PARTS: dict[type, tuple[str, ...]] = {
-    FPN: ("bottom_up",),
-    SimpleFeaturePyramid: ("net",),
-    **dict.fromkeys((ResNet, RegNet, ViT, SwinTransformer, MViT), ()),
-}
+# What the builders that Detectron2 brings build.
 _BUILDERS: dict[str, type] = {
     "build_resnet_backbone": ResNet,
     "build_resnet_fpn_backbone": FPN,
@@ -87,8 +74,7 @@ def check_target(target: Any, cls: Any) -> None:
             f"Expected target to be a module path below the backbone, got {target!r}; leave it out "
             "to ensemble the whole backbone."
         )
-    mro = cls.__mro__ if isinstance(cls, type) else ()
-    parts = next((_PARTS[c] for c in mro if c in _PARTS), None)
+    parts = image_parts(cls) if isinstance(cls, type) else None
     if target and parts is not None and target.split(".")[0] not in parts:
         raise ConfigError(
             f"Expected target to be a part of {cls.__name__} that takes images, got {target!r}; "
