@@ -15,6 +15,7 @@ from srt_plugins.adapters.detectron2 import parts as image_parts
 
 from ..errors import ConfigError, nearest
 from ..settings import Settings
+from ..state import chosen_views
 from ..wrapper import SRTWrapper
 from .config import node, srt_keywords
 
@@ -53,6 +54,8 @@ def build_srt_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
     keywords = srt_keywords(srt)
     check_keywords(keywords)
     check_target(srt.TARGET, _BUILDERS.get(srt.BACKBONE))
+    if srt.BACKBONE in _BUILDERS:
+        _check_level(cfg, keywords)
     return ensemble(builder(cfg, input_shape), srt.TARGET, keywords)
 
 
@@ -65,6 +68,15 @@ def check_keywords(keywords: Mapping[str, Any]) -> None:
             "places. Use smooth=3 for smoother maps, or srt_plugins.SRTWrapper on a backbone whose "
             "maps you read yourself."
         )
+
+
+def _check_level(cfg: CfgNode, keywords: Mapping[str, Any]) -> None:
+    """Raise :class:`ConfigError` for views too far apart for the ResNet that a config describes."""
+    resnet = cfg.MODEL.RESNETS
+    strides = {"stem": 4, "res2": 4, "res3": 8, "res4": 16, "res5": 32 // resnet.RES5_DILATION}
+    coarsest = max((strides.get(name, 0) for name in resnet.OUT_FEATURES), default=0)
+    if coarsest:
+        chosen_views(Settings.of(**keywords), coarsest, quiet=True)
 
 
 def check_target(target: Any, cls: Any) -> None:

@@ -340,6 +340,21 @@ def test_part_that_another_backbone_lacks():
         build_model(cfg)
 
 
+@pytest.mark.parametrize(
+    "features, dilation, level",
+    [(["res4", "res5"], 1, 32), (["res3", "res4"], 1, 16), (["res5"], 2, 16), (["stem"], 1, 4)],
+)
+def test_level_too_large_for_a_resnet_before_it_is_built(features, dilation, level):
+    cfg = srt_cfg(tiny_rcnn_fpn_cfg(), level=level)
+    cfg.MODEL.RESNETS.OUT_FEATURES, cfg.MODEL.RESNETS.RES5_DILATION = features, dilation
+    cfg.MODEL.RESNETS.DEPTH = 999  # building it would fail
+    with pytest.raises(ConfigError, match=rf"below one patch \({level} pixels\), got {level}"):
+        build_backbone(cfg)
+    cfg.MODEL.SRT.LEVEL = 1
+    with pytest.raises(KeyError, match="999"):
+        build_backbone(cfg)
+
+
 @pytest.mark.parametrize("name, level", [("linear", 16), ("rcnn", 64)])
 def test_level_of_a_whole_period(name, level):
     cfg = srt_cfg(CFGS[name](), level=level)
