@@ -61,11 +61,11 @@ def SRTWrapper(backbone: Module, **keywords: Any) -> Module:
         check(settings, backbone._srt.adapter)
         backbone._srt.settings = settings
         return backbone
-    inside = [name for name, m in backbone.named_modules() if m in wrapped(backbone)]
+    inside = _wrapped_parts(backbone)
     if inside:
         raise ConfigError(
             f"Expected a backbone without wrapped parts, got {type(backbone).__name__} with SRT on "
-            f"{inside}: it would run views of views. Detach those first, or keep SRT on one "
+            f"{list(inside)}: it would run views of views. Detach those first, or keep SRT on one "
             "node of a config."
         )
     adapter = describe(backbone)
@@ -97,11 +97,11 @@ def attach(model: Module, target: str | None = None, **keywords: Any) -> Module:
         )
     chosen = find_target(find_backbone(model), target)
     _check_stride(model, Settings.of(**keywords))
-    if any(m is not chosen for m in wrapped(model)):
+    parts = _wrapped_parts(model)
+    if any(part is not chosen for part in parts.values()):
         raise ConfigError(
             f"Expected SRT on one part of a model, got target={target!r} for one that has it on "
-            f"{[n for n, m in model.named_modules() if m in wrapped(model)]}; detach the model "
-            "first."
+            f"{list(parts)}; detach the model first."
         )
     SRTWrapper(chosen, **keywords)
     return model
@@ -179,7 +179,13 @@ def srt_enabled(
 
 def wrapped(model: nn.Module) -> list[Any]:
     """Every wrapped backbone in a model."""
-    return [m for m in model.modules() if isinstance(m, SRTModule) and m._srt is not None]
+    return list(_wrapped_parts(model).values())
+
+
+def _wrapped_parts(model: nn.Module) -> dict[str, Any]:
+    """Every wrapped backbone in a model by its path."""
+    every = model.named_modules()
+    return {n: m for n, m in every if isinstance(m, SRTModule) and m._srt is not None}
 
 
 def dispersion(model: nn.Module) -> tuple[Tensor, ...]:

@@ -92,11 +92,12 @@ def complete_patches(
             known.
     """
     check_padding(padding)
-    patch = describe(find_backbone(model)).patch if multiple is None else multiple
+    backbone = find_backbone(model)
+    known = describe(backbone).patch
+    patch = known if multiple is None else multiple
     if not isinstance(patch, int) or isinstance(patch, bool) or patch < 1:
         raise ConfigError(
             f"Expected multiple to be the patch size in pixels, got {multiple!r}; that of "
-            f"{type(find_backbone(model)).__name__} is "
-            f"{describe(find_backbone(model)).patch or 'not known, so it must be given'}."
+            f"{type(backbone).__name__} is {known or 'not known, so it must be given'}."
         )
     return PatchCompletion(model, patch, padding)
