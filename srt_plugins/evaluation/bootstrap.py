@@ -12,6 +12,8 @@ import numpy as np
 from .scores import mean_iou
 
 RESAMPLES = 2000
+# Below this many images an interval says nothing.
+MIN_IMAGES = 2
 # Draws that are handled at a time, in elements of (draws, 4, C).
 _BLOCK = 1 << 22
 

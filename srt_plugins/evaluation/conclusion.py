@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from .bootstrap import MIN_IMAGES
+
 if TYPE_CHECKING:
     from .results import Comparison, Interval, Result
 
@@ -48,7 +50,8 @@ def _beyond_control(comparison: Comparison, metric: str, srt: Result) -> str:
     bounds = score.gain_over_control_interval
     gain = f"{score.gain_over_control:+.2f}"
     if bounds is None:
-        why = "too few images for an interval" if comparison.images < 2 else "no interval"
+        few = comparison.images < MIN_IMAGES
+        why = "too few images for an interval" if few else "no interval"
         return f"{start} {srt.name}: {gain} beyond it; {why}."
     gain += f" {shown_interval(bounds)}"
     if bounds[0] <= 0 <= bounds[1]:

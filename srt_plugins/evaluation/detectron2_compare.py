@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,16 +11,14 @@ from typing import Any
 from ..core.patch import overridden
 from ..core.translate import check_padding
 from ..core.views import Views
-from ..settings import Settings
-from ..wrapper import attach, detach
+from ..wrapper import srt_enabled
 from .bootstrap import RESAMPLES
-from .cost import memory_kind
 from .detectron2_config import Options, import_detectron2
 from .detectron2_session import Session
-from .environment import hardware, versions
+from .environment import circumstances
 from .methods import flip, larger_input, output_ensemble
 from .results import Comparison, compare
-from .rows import OWN, Row, RowArg, check_skip, keywords, plan
+from .rows import Row, RowArg, check_skip, keywords, plan
 from .runs import Progress, Runs, asked_settings, default_settings, views_of
 
 
@@ -101,7 +99,10 @@ def compare_detectron2(
         target = own_target if target is None else target
         settings = (default_settings(own) if asked is None else asked) + extra
         with session.completed(complete):
-            srt = [(s, views_of(session, s, _attached(session, target, s))) for s in settings]
+            srt = [
+                (s, views_of(session, s, srt_enabled(session.model, target=target, **keywords(s))))
+                for s in settings
+            ]
         runs = DetectorRuns(session, complete, target, srt[0][1])
         planned = plan(
             srt,
@@ -131,12 +132,7 @@ def compare_detectron2(
             "resamples": resamples,
             "batch_size": session.loader.batch_size,
             "cfg_options": cfg_options if isinstance(cfg_options, dict) else [*(cfg_options or ())],
-            "missing_keys": list(loaded.missing),
-            "unexpected_keys": list(loaded.unexpected),
-            "device": str(session.device),
-            "peak_memory_is": memory_kind(session.device),
-            "hardware": hardware(session.device),
-            "versions": versions(),
+            **circumstances(loaded, session.device),
         }
         return found
 
@@ -159,8 +155,7 @@ class DetectorRuns(Runs):
     def __init__(
         self, session: Session, complete: str | None, target: str | None, views: Views
     ) -> None:
-        super().__init__(session, views)
-        self.complete = complete
+        super().__init__(session, complete, views)
         self.target = target
         self.dense = session.outputs == {"sem_seg"}
 
@@ -185,20 +180,15 @@ class DetectorRuns(Runs):
             found["flip"] = f"flip TTA: left out, {reason}."
         return found
 
-    def active(self, row: Row) -> AbstractContextManager[Any]:
-        """While active, the session's model is what the row says."""
-        with ExitStack() as stack:
-            complete = self.complete if row.complete is None else row.complete
-            stack.enter_context(self.session.completed(None if complete == OWN else complete))
-            if row.method == "srt":
-                assert row.settings is not None
-                stack.enter_context(_attached(self.session, self.target, row.settings))
-            elif row.method != "plain":
-                stack.enter_context(self._method(row))
-            return stack.pop_all()
+    def method(self, row: Row) -> AbstractContextManager[Any]:
+        """While active, the session's model is run by the row's method."""
+        if row.method == "srt":
+            assert row.settings is not None
+            return srt_enabled(self.session.model, target=self.target, **keywords(row.settings))
+        return nullcontext() if row.method == "plain" else self._rival(row)
 
     @contextmanager
-    def _method(self, row: Row) -> Iterator[None]:
+    def _rival(self, row: Row) -> Iterator[None]:
         from .detectron2_methods import (
             flip_tta,
             larger_images,
@@ -236,13 +226,3 @@ class DetectorRuns(Runs):
 
         self.scale = matched_scale(cost, plain, srt)
         return replace(row, name=f"{row.name}, x{self.scale:.3g} per side")
-
-
-@contextmanager
-def _attached(session: Session, target: str | None, settings: Settings) -> Iterator[None]:
-    """While active, the session's model is ensembled."""
-    attach(session.model, target=target, **keywords(settings))
-    try:
-        yield
-    finally:
-        detach(session.model)

@@ -23,13 +23,13 @@ from ..wrapper import detach, wrapped
 from .cost import Stopwatch, peak_memory, timed
 from .detectron2_build import Built, build
 from .environment import chosen_device
-from .runs import Run
+from .runs import BaseSession, Run
 
 # Detectron2 takes as many batches for warming up.
 _WARM_UP = 5
 
 
-class Session:
+class Session(BaseSession):
     """A model with its test data.
 
     Args:
@@ -86,12 +86,6 @@ class Session:
         self.notes = built.notes
         # How a batch is run; rows that are no plain call replace it.
         self.call: Callable[[list], list] = self.model
-
-    def __enter__(self) -> Session:
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self.close()
 
     def close(self) -> None:
         """Remove the temporary folder, and what Detectron2's catalog remembers of it."""
@@ -181,18 +175,8 @@ class Session:
         finally:
             completion.remove()
 
-    def replicating_matters(self) -> bool:
-        """Whether the first image has partial patches that are not completed by real pixels."""
-        own = self._inputs()
-        try:
-            with self.completed("replicate"):
-                other = self._inputs()
-        except ConfigError:
-            return False
-        return not torch.equal(own, other)
-
-    def _inputs(self) -> torch.Tensor:
-        """What the backbone sees of the first image."""
+    def inputs(self) -> torch.Tensor:
+        """What the backbone gets of the first image."""
         seen: list[torch.Tensor] = []
         backbone = find_backbone(self.model)
         # After the hook that completes patches.

@@ -6,10 +6,13 @@ import os
 import platform
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ..errors import ConfigError
+from .checkpoint import LoadReport
+from .cost import memory_kind
 
 _PACKAGES = (
     *("srt-plugins", "torch", "numpy"),
@@ -55,6 +58,18 @@ def hardware(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}; {cpu}"
     return cpu
+
+
+def circumstances(loaded: LoadReport, device: torch.device) -> dict[str, Any]:
+    """What a comparison's record says of weights, machine and software."""
+    return {
+        "missing_keys": list(loaded.missing),
+        "unexpected_keys": list(loaded.unexpected),
+        "device": str(device),
+        "peak_memory_is": memory_kind(device),
+        "hardware": hardware(device),
+        "versions": versions(),
+    }
 
 
 def _cpu() -> str:

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from ..adapters import describe, find_backbone
-from ..core.views import Views
 from ..wrapper import srt_enabled
 from .bootstrap import RESAMPLES
 from .checkpoint import load_weights
-from .cost import memory_kind
-from .environment import hardware, versions
+from .environment import circumstances
 from .methods import flip, inference_by, larger_input, output_ensemble
 from .mmseg_session import Session
 from .results import Comparison, compare
-from .rows import OWN, Row, RowArg, check_skip, keywords, plan
+from .rows import Row, RowArg, check_skip, keywords, plan
 from .runs import Progress, Runs, asked_settings, default_settings, views_of
 
 
@@ -107,40 +103,17 @@ def compare_mmseg(
             "resamples": resamples,
             "batch_size": session.cfg.test_dataloader.get("batch_size", 1),
             "cfg_options": {str(k): str(v) for k, v in (cfg_options or {}).items()},
-            "missing_keys": list(loaded.missing),
-            "unexpected_keys": list(loaded.unexpected),
-            "device": str(session.device),
-            "peak_memory_is": memory_kind(session.device),
-            "hardware": hardware(session.device),
-            "versions": versions(),
+            **circumstances(loaded, session.device),
         }
         return found
 
 
 class SegmentorRuns(Runs):
-    """Runs rows on a segmentor.
+    """Runs rows on a segmentor."""
 
-    Args:
-        session: model and data.
-        complete: how partial patches are completed, None = as the config says.
-        views: those of the output ensemble, whose number the larger input matches.
-    """
-
-    session: Session
-
-    def __init__(self, session: Session, complete: str | None, views: Views) -> None:
-        super().__init__(session, views)
-        self.complete = complete
-
-    def active(self, row: Row) -> AbstractContextManager[Any]:
-        """While active, the session's model is what the row says."""
-        with ExitStack() as stack:
-            complete = self.complete if row.complete is None else row.complete
-            stack.enter_context(self.session.completed(None if complete == OWN else complete))
-            stack.enter_context(self._method(row, self.session.model))
-            return stack.pop_all()
-
-    def _method(self, row: Row, model: nn.Module) -> AbstractContextManager[Any]:
+    def method(self, row: Row) -> AbstractContextManager[Any]:
+        """While active, the session's model is run by the row's method."""
+        model = self.session.model
         if row.method == "srt":
             assert row.settings is not None
             return srt_enabled(model, **keywords(row.settings))

@@ -28,11 +28,11 @@ from .cost import peak_memory, timed
 from .environment import chosen_device
 from .metrics import MeanIoU
 from .mmseg_config import import_mmseg, limit_images, prepared, read_config
-from .runs import Run
+from .runs import BaseSession, Run
 from .scores import stack_areas
 
 
-class Session:
+class Session(BaseSession):
     """A model with its test data.
 
     Args:
@@ -105,12 +105,6 @@ class Session:
         self._watcher = _watcher(Hook, self.metric)
         self.runner.register_hook(self._watcher)
 
-    def __enter__(self) -> Session:
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self.close()
-
     def close(self) -> None:
         """Close the log and remove the temporary work_dir."""
         logger: Any = getattr(getattr(self, "runner", None), "logger", None)
@@ -138,20 +132,8 @@ class Session:
         with torch.no_grad():
             self.runner.model.test_step(self._first_batch())
 
-    def replicating_matters(self) -> bool:
-        """Whether the first image has partial patches that the config does not complete by
-        replicated pixels.
-        """
-        with torch.no_grad():
-            own = self._inputs()
-            try:
-                with self.completed("replicate"):
-                    other = self._inputs()
-            except ConfigError:
-                return False
-        return not torch.equal(own, other)
-
-    def _inputs(self) -> torch.Tensor:
+    def inputs(self) -> torch.Tensor:
+        """What the backbone gets of the first image."""
         preprocessor: Any = self.model.data_preprocessor
         inputs: torch.Tensor = preprocessor(self._first_batch())["inputs"]
         return inputs

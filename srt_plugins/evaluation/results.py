@@ -11,7 +11,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from .bootstrap import RESAMPLES, draw, interval
+from .bootstrap import MIN_IMAGES, RESAMPLES, draw, interval
 from .conclusion import conclusion
 from .files import replacing
 from .metrics import Metric
@@ -19,8 +19,6 @@ from .record import plain_values, row_record
 from .rows import Row
 
 Interval = Optional[tuple[float, float]]
-# Below this many images an interval says nothing.
-MIN_IMAGES = 2
 
 
 @dataclass

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Callable, Protocol
+from typing import Any, Callable, TypeVar
+
+import torch
+from torch import Tensor
 
 from ..core.views import Views
 from ..errors import ConfigError, SRTError
@@ -16,10 +19,11 @@ from .cost import Peak, count_flops
 from .methods import matching_scale
 from .metrics import Metric
 from .results import Measured
-from .rows import DEFAULT_ROWS, Row, RowArg, settings_of
+from .rows import DEFAULT_ROWS, OWN, Row, RowArg, settings_of
 
 # Called with the row, its number, the number of rows, the images done in it, the images in all.
 Progress = Callable[[str, int, int, int, int], None]
+Entered = TypeVar("Entered", bound="BaseSession")
 
 
 @dataclass
@@ -33,18 +37,47 @@ class Run:
     other_seconds: dict[str, list[float]] = field(default_factory=dict)
 
 
-class Runnable(Protocol):
-    """A model with its test data."""
+class BaseSession:
+    """A model with its test data; what those of all frameworks share."""
 
     model: Any
 
+    def __enter__(self: Entered) -> Entered:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave nothing behind."""
+        raise NotImplementedError
+
     def first(self) -> Any:
         """Run the model on the first image."""
-        ...
+        raise NotImplementedError
 
     def run(self, on_images: Any = None) -> Run:
         """Run the model over all data and evaluate."""
-        ...
+        raise NotImplementedError
+
+    def completed(self, padding: str | None) -> AbstractContextManager[None]:
+        """While active, partial patches are completed by ``padding``; None = as they are anyway."""
+        raise NotImplementedError
+
+    def inputs(self) -> Tensor:
+        """What the backbone gets of the first image."""
+        raise NotImplementedError
+
+    def replicating_matters(self) -> bool:
+        """Whether the first image has partial patches that are not completed by real pixels."""
+        with torch.no_grad():
+            own = self.inputs()
+            try:
+                with self.completed("replicate"):
+                    other = self.inputs()
+            except ConfigError:
+                return False
+        return not torch.equal(own, other)
 
 
 class Runs:
@@ -52,16 +85,26 @@ class Runs:
 
     Args:
         session: model and data.
+        complete: how partial patches are completed, None = as they are anyway.
         views: those of the output ensemble, whose number the larger input matches.
     """
 
-    def __init__(self, session: Runnable, views: Views) -> None:
+    def __init__(self, session: BaseSession, complete: str | None, views: Views) -> None:
         self.session = session
+        self.complete = complete
         self.views = views
         self.scale = len(views) ** 0.5
 
     def active(self, row: Row) -> AbstractContextManager[Any]:
         """While active, the session's model is what the row says."""
+        with ExitStack() as stack:
+            complete = self.complete if row.complete is None else row.complete
+            stack.enter_context(self.session.completed(None if complete == OWN else complete))
+            stack.enter_context(self.method(row))
+            return stack.pop_all()
+
+    def method(self, row: Row) -> AbstractContextManager[Any]:
+        """While active, the session's model is run by the row's method."""
         raise NotImplementedError
 
     def tried(self, rows: list[Row], notes: list[str]) -> tuple[list[Row], dict[str, int]]:
@@ -150,7 +193,9 @@ def default_settings(own: Settings | None) -> list[Settings]:
     return [own] if own.smooth is not None else [own, own.but(smooth=3)]
 
 
-def views_of(session: Runnable, settings: Settings, enabled: AbstractContextManager[Any]) -> Views:
+def views_of(
+    session: BaseSession, settings: Settings, enabled: AbstractContextManager[Any]
+) -> Views:
     """The views of some settings; also checks the settings against the backbone.
 
     Args:

@@ -75,9 +75,10 @@ def run(collector, inputs, outputs):
 @pytest.mark.parametrize("fast", [True, False])
 def test_detection_figures_are_the_evaluator_s(name, clean, tmp_path, fast):
     inputs, outputs = DatasetCatalog.get(name), predicted(name, 0.8)
-    make = lambda: COCOEvaluator(  # noqa: E731
-        name, ("bbox", "segm"), False, str(tmp_path), use_fast_impl=fast
-    )
+
+    def make():
+        return COCOEvaluator(name, ("bbox", "segm"), False, str(tmp_path), use_fast_impl=fast)
+
     box, mask = run(*collectors([make()], None), inputs, outputs)
     evaluator = make()
     evaluator.reset()
