@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from tests import reference
 
 VIEWS = [(0, 0), (3, -2), (-1, 2)]
+
+
+def with_sizes(cases, wanted=lambda case: True):
+    """Every backbone that is wanted, with every size that it takes."""
+    pairs = [(n, s) for n, c in cases.items() if wanted(c) for s in c.sizes]
+    return pytest.mark.parametrize(
+        ("name", "size"), pairs, ids=[f"{n}-{s[0]}x{s[1]}" for n, s in pairs]
+    )
+
+
+def with_cases(cases, wanted):
+    """Every backbone that is wanted, by its case."""
+    return pytest.mark.parametrize(
+        "case", [pytest.param(c, id=n) for n, c in cases.items() if wanted(c)]
+    )
 
 
 def same(a, b):

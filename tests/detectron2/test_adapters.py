@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import pickle
+from functools import partial
 
 import pytest
 
@@ -16,7 +17,7 @@ from detectron2.modeling.backbone import Backbone
 from srt_plugins.adapters import describe, find_backbone
 
 from srt_plugins import AdapterError, ConfigError, SRTWrapper, attach, detach
-from tests import reference
+from tests import contracts, reference
 from tests.contracts import VIEWS, close, layer_by_hand, run, same, view_inputs
 from tests.detectron2.backbones import BACKBONES, EVEN, build, images
 
@@ -33,19 +34,8 @@ def backbone(case):
     return build(case)
 
 
-def with_sizes(wanted=lambda case: True):
-    """Every backbone that is wanted, with every size that it takes."""
-    pairs = [(n, s) for n, c in BACKBONES.items() if wanted(c) for s in c.sizes]
-    return pytest.mark.parametrize(
-        ("name", "size"), pairs, ids=[f"{n}-{s[0]}x{s[1]}" for n, s in pairs]
-    )
-
-
-def with_cases(wanted):
-    """Every backbone that is wanted, by its case."""
-    return pytest.mark.parametrize(
-        "case", [pytest.param(c, id=n) for n, c in BACKBONES.items() if wanted(c)]
-    )
+with_sizes = partial(contracts.with_sizes, BACKBONES)
+with_cases = partial(contracts.with_cases, BACKBONES)
 
 
 @with_sizes()
