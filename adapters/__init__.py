@@ -6,15 +6,17 @@ Backbones are recognised by class name and structure, never by importing a libra
 
 from __future__ import annotations
 
+from typing import Callable
+
 from srt_plugins.adapters import detectron2, locate, mmseg
 from srt_plugins.adapters.base import Adapter
 from torch import nn
 
 from srt_plugins.errors import ConfigError
 
-__all__ = ["Adapter", "describe", "find_backbone", "find_target"]
+__all__ = ["Adapter", "describe", "find_backbone", "find_target", "is_known", "register"]
 
-_LIBRARIES = (mmseg, detectron2)
+_LIBRARIES: list[Callable[[nn.Module], Adapter | None]] = [mmseg.describe, detectron2.describe]
 
 
 def describe(backbone: nn.Module) -> Adapter:
@@ -22,13 +24,24 @@ def describe(backbone: nn.Module) -> Adapter:
     return _known(backbone) or Adapter(family=f"{type(backbone).__name__} (probed)")
 
 
+def register(library: Callable[[nn.Module], Adapter | None]) -> None:
+    """Make backbones of another library known.
+
+    Args:
+        library: gives the adapter of a backbone that it knows, None for any other module. Asked
+            before the built-in ones.
+    """
+    if library not in _LIBRARIES:
+        _LIBRARIES.insert(0, library)
+
+
 def find_backbone(model: nn.Module) -> nn.Module:
     """The backbone inside a model, or the model itself where it is a backbone that is known.
 
     Raises:
-        AdapterError: none found; lists the model's children with their types.
+        AdapterError: none found, or several; lists the candidates with their types.
     """
-    return model if _known(model) else locate.find_backbone(model)
+    return model if is_known(model) else locate.find_backbone(model, is_known)
 
 
 def find_target(backbone: nn.Module, target: str | None) -> nn.Module:
@@ -57,6 +70,11 @@ def find_target(backbone: nn.Module, target: str | None) -> nn.Module:
     return found
 
 
+def is_known(module: nn.Module) -> bool:
+    """Whether an adapter describes the module."""
+    return _known(module) is not None
+
+
 def _known(backbone: nn.Module) -> Adapter | None:
-    found = (library.describe(backbone) for library in _LIBRARIES)
+    found = (describe_its(backbone) for describe_its in _LIBRARIES)
     return next((adapter for adapter in found if adapter is not None), None)

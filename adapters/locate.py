@@ -2,37 +2,89 @@
 
 from __future__ import annotations
 
+from typing import Callable
+
 from torch import nn
 
 from srt_plugins.errors import AdapterError
 
-# Containers that hold a whole model: DDP, DataParallel, averaged (EMA) and TTA models.
+# Containers that hold a whole model: DDP, DataParallel, averaged (EMA) and TTA models, and the
+# models of transformers without their heads.
 _CONTAINERS = ("module", "_orig_mod", "model")
-_PLACES = ("backbone",)
+_PLACES = ("backbone", "pixel_level_module.encoder", "vision_encoder", "vision_model")
+# Known backbones that an error lists.
+_LISTED = 8
 
 
-def find_backbone(model: nn.Module) -> nn.Module:
+def find_backbone(model: nn.Module, known: Callable[[nn.Module], bool]) -> nn.Module:
     """The backbone inside a model.
 
-    Looks at ``.backbone``, through containers that hold the whole model (DDP, averaged, TTA and
-    compiled ones).
+    Looks at ``.backbone`` and the other places where libraries keep it, also inside containers
+    that hold the whole model (DDP, averaged, TTA and compiled ones); then at the base model that
+    transformers' models name; then for the only module inside that is a known backbone.
+
+    Args:
+        model: a whole model.
+        known: tells whether a module is a backbone that an adapter describes.
 
     Raises:
-        AdapterError: none found; lists the model's children with their types.
+        AdapterError: none found, or several; lists the candidates with their types.
     """
     inner = model
     while True:
         for place in _PLACES:
-            found = getattr(inner, place, None)
-            if isinstance(found, nn.Module):
+            found = _at(inner, place)
+            if found is not None:
                 return found
+        base = _at(inner, str(getattr(inner, "base_model_prefix", "") or ""))
+        if base is not None and known(base):
+            return base
         children = inner._modules
         contained = next((children[c] for c in _CONTAINERS if children.get(c) is not None), None)
         if contained is None:
             break
         inner = contained
-    seen = ", ".join(f".{n} ({type(m).__name__})" for n, m in inner.named_children())
-    raise AdapterError(
-        f"Expected {type(inner).__name__} to hold its backbone at .backbone; it has "
-        f"{seen or 'no children'}. Wrap the backbone yourself: SRTWrapper(model.<child>, ...)."
+        if known(inner):
+            return inner
+    candidates = _outermost(inner, known)
+    if len(candidates) == 1:
+        return next(iter(candidates.values()))
+    raise AdapterError(_message(inner, candidates))
+
+
+def _at(model: nn.Module, path: str) -> nn.Module | None:
+    found: object = model
+    for name in path.split("."):
+        found = getattr(found, name, None) if name else None
+    return found if isinstance(found, nn.Module) else None
+
+
+def _outermost(model: nn.Module, known: Callable[[nn.Module], bool]) -> dict[str, nn.Module]:
+    """Known backbones by path, without those inside others."""
+    found: dict[str, nn.Module] = {}
+    for path, module in model.named_modules():
+        inside = any(path.startswith(f"{outer}.") for outer in found)
+        if path and not inside and known(module):
+            found[path] = module
+    return found
+
+
+def _message(model: nn.Module, candidates: dict[str, nn.Module]) -> str:
+    name = type(model).__name__
+    if candidates:
+        shown = _listed(list(candidates.items())[:_LISTED])
+        more = f" and {len(candidates) - _LISTED} more" if len(candidates) > _LISTED else ""
+        return (
+            f"Expected {name} to hold one backbone, got {len(candidates)}: {shown}{more}. "
+            f"Say which with target={next(iter(candidates))!r}."
+        )
+    children = list(model.named_children())
+    return (
+        f"Expected {name} to hold its backbone at .backbone, or to hold one of a known family "
+        f"anywhere; its children are {_listed(children) or 'none'}. Wrap the backbone yourself: "
+        "SRTWrapper(model.<child>, ...)."
     )
+
+
+def _listed(modules: list[tuple[str, nn.Module]]) -> str:
+    return ", ".join(f".{name} ({type(module).__name__})" for name, module in modules)

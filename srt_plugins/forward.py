@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from .adapters.base import Adapter
+from .adapters.form import Form
 from .adapters.probe import probed
 from .adapters.structure import Path, replace, summary, tensors
-from .core.capture import capture, replaced
-from .core.ensemble import Accumulator, Grid, Leaf, ensemble, view_chunks
+from .core.capture import Block, capture, replaced
+from .core.ensemble import Accumulator, Leaf, ensemble, view_chunks
 from .core.translate import Canvas
 from .core.views import Views
 from .errors import AdapterError, ConfigError
@@ -34,7 +35,7 @@ def run(module: nn.Module, state: State, plain: Plain, args: tuple, kwargs: dict
     images, call = _images(plain, args, kwargs, module)
     _check_parts(module)
     state.dispersion = ()
-    if state.adapter.patch is None:
+    if state.adapter.patch is None and state.adapter.by_size is None:
         state.adapter = probed(state.adapter, call, images[:1])
         check(state.settings, state.adapter)
     views = state.views()
@@ -56,7 +57,7 @@ def _at_outputs(state: State, call: Callable, images: Tensor, views: Views) -> A
     image_size, view_size = _sizes(adapter, images)
     centre = views.translations.index((0, 0)) if (0, 0) in views.translations else None
     first: Any = None
-    selected: list[Path] = []
+    forms: dict[Path, Form] = {}
     kept: dict[Path, Tensor] | None = None
     accumulator = Accumulator(views, settings.aggregation())
     for chunk, chosen in view_chunks(
@@ -67,19 +68,24 @@ def _at_outputs(state: State, call: Callable, images: Tensor, views: Views) -> A
         view_batch=settings.view_batch,
     ):
         output = call(chunk)
-        selected = _select(output, settings)
-        leaves = adapter.leaves(output, view_size, image_size, selected)
-        _check_batch(leaves, len(chunk), output)
-        first = output if first is None else first
+        found = dict(tensors(output))
+        if first is None:
+            first = output
+            selected, forms = _selected(output, settings, adapter, view_size, image_size)
+        _check_batch(found, forms, selected, len(chunk), output)
         if centre is not None and chosen.start <= centre < chosen.stop:
             start = (centre - chosen.start) * len(images)
-            kept = _others(leaves, selected, slice(start, start + len(images)))
-        accumulator.add([leaves[p] for p in selected], chosen)
-    if kept is None and len(selected) < len(leaves):
+            kept = _others(found, forms, selected, slice(start, start + len(images)))
+        accumulator.add([leaf for p in selected for leaf in forms[p].split(found[p])], chosen)
+    if kept is None and len(selected) < len(forms):
         output = call(_untranslated(images, view_size, settings))
-        kept = _others(adapter.leaves(output, view_size, image_size, selected), selected)
+        kept = _others(dict(tensors(output)), forms, selected)
     state.dispersion = tuple(_spread(d) for d in accumulator.dispersions())
-    values = {**(kept or {}), **dict(zip(selected, accumulator.results()))}
+    results = iter(accumulator.results())
+    values = kept or {}
+    for path in selected:
+        leaves = [next(results) for _ in range(forms[path].count)]
+        values[path] = forms[path].join(leaves)
     return replace(first, lambda path, like: _like(values[path], like))
 
 
@@ -89,16 +95,18 @@ def _at_layer(module: nn.Module, state: State, call: Callable, images: Tensor, v
     assert settings.layer is not None
     index = adapter.block_index(settings.layer)
     stored = adapter.stored_blocks(index)
-    paths = [adapter.blocks[i] for i in stored]
-    counts: list[int] = []
-    dtypes: list[torch.dtype] = []
+    skipped = [i for i in range(index) if i not in stored]
+    forms: list[Form] = []
+    blocks: dict[int, Block] = {}
+
+    def paths(indices: list[int]) -> list[str]:
+        return [adapter.blocks[i] for i in indices]
 
     def leaves(view: Tensor) -> list[Leaf]:
-        found = capture(module, paths, lambda: call(view))
-        parts = [adapter.block_leaves(found[p], i, view_size) for p, i in zip(paths, stored)]
-        counts[:] = [len(part) for part in parts]
-        dtypes[:] = [found[p].dtype for p in paths]
-        return [leaf for part in parts for leaf in part]
+        found = capture(module, paths(stored), lambda: call(view), paths(skipped))
+        blocks.update({i: found[adapter.blocks[i]] for i in (*stored, *skipped)})
+        forms[:] = [adapter.block_form(blocks[i].tokens, i, view_size) for i in stored]
+        return [leaf for i, form in zip(stored, forms) for leaf in form.split(blocks[i].tokens)]
 
     accumulator = ensemble(
         leaves,
@@ -110,16 +118,34 @@ def _at_layer(module: nn.Module, state: State, call: Callable, images: Tensor, v
         view_batch=settings.view_batch,
     )
     results = iter(accumulator.results())
-    values = {
-        path: adapter.block_tokens([next(results) for _ in range(n)], dtype)
-        for path, n, dtype in zip(paths, counts, dtypes)
-    }
+    values = {}
+    for i, form in zip(stored, forms):
+        tokens = form.join([next(results) for _ in range(form.count)])
+        values[adapter.blocks[i]] = blocks[i].but(tokens.to(blocks[i].tokens.dtype).contiguous())
     state.dispersion = tuple(_spread(d) for d in accumulator.dispersions())
-    skipped = [b for i, b in enumerate(adapter.blocks[:index]) if i not in stored]
-    with replaced(module, values, skipped):
+    passed = {adapter.blocks[i]: blocks[i].but for i in skipped}
+    with replaced(module, values, passed):
         output = call(_untranslated(images, view_size, settings))
-    final = adapter.leaves(output, view_size, image_size, ())
-    return replace(output, lambda path, _: _cropped(final[path]))
+    final = adapter.forms(output, view_size, image_size, ())
+    return replace(output, lambda path, tensor: final[path].cropped(tensor))
+
+
+def _selected(
+    output: Any,
+    settings: Settings,
+    adapter: Adapter,
+    view_size: tuple[int, int],
+    image_size: tuple[int, int],
+) -> tuple[list[Path], dict[Path, Form]]:
+    """Paths of the outputs that are ensembled, and how every output holds its token grid."""
+    selected = _select(output, settings)
+    forms = adapter.forms(output, view_size, image_size, selected)
+    if settings.outputs is not None and not all(forms[p].averaged for p in selected):
+        raise ConfigError(
+            f"Expected outputs to name features, which can be averaged, got "
+            f"{list(settings.outputs)}: {summary(output)}."
+        )
+    return [path for path in selected if forms[path].averaged], forms
 
 
 def _select(output: Any, settings: Settings) -> list[Path]:
@@ -142,11 +168,18 @@ def _select(output: Any, settings: Settings) -> list[Path]:
     return [path for path in paths if path and path[0] in wanted]
 
 
-def _check_batch(leaves: dict[Path, Leaf], count: int, output: Any) -> None:
-    if any(leaf.tensor.shape[:1] != (count,) for leaf in leaves.values()):
+def _check_batch(
+    found: dict[Path, Tensor],
+    forms: dict[Path, Form],
+    selected: list[Path],
+    count: int,
+    output: Any,
+) -> None:
+    every = list(found) == list(forms) and all(t.shape[:1] == (count,) for t in found.values())
+    if not every:
         raise AdapterError(
-            f"Expected every output to have as many entries as the images given ({count}), got "
-            f"{summary(output)}."
+            f"Expected every output to have as many entries as the images given ({count}), and the "
+            f"same outputs for every view, got {summary(output)}."
         )
 
 
@@ -161,17 +194,13 @@ def _untranslated(images: Tensor, view_size: tuple[int, int], settings: Settings
 
 
 def _others(
-    leaves: dict[Path, Leaf], selected: list[Path], batch: slice = slice(None)
+    found: dict[Path, Tensor],
+    forms: dict[Path, Form],
+    selected: list[Path],
+    batch: slice = slice(None),
 ) -> dict[Path, Tensor]:
     """The outputs that are not ensembled, of the images in ``batch``."""
-    return {p: _cropped(leaf)[batch] for p, leaf in leaves.items() if p not in selected}
-
-
-def _cropped(leaf: Leaf) -> Tensor:
-    """An output in the size that the image alone would give."""
-    if isinstance(leaf, Grid) and leaf.crop:
-        return leaf.tensor[..., : leaf.crop[0], : leaf.crop[1]]
-    return leaf.tensor
+    return {p: forms[p].cropped(t)[batch] for p, t in found.items() if p not in selected}
 
 
 def _like(value: Tensor, like: Tensor) -> Tensor:
@@ -193,24 +222,30 @@ def _images(
     plain: Plain, args: tuple, kwargs: dict, module: nn.Module
 ) -> tuple[Tensor, Callable[[Tensor], Any]]:
     """The images, and the plain forward as a function of them alone."""
-    named = next(iter(kwargs), "") if not args else ""
-    first = kwargs[named] if named else next(iter(args), None)
-    if not isinstance(first, Tensor) or first.ndim != 4:
+    every = {**dict(enumerate(args)), **kwargs}
+    # The first argument; by keyword the images may stand behind others.
+    named = next((k for k, v in kwargs.items() if _is_images(v)), next(iter(kwargs), None))
+    key: Any = 0 if args else named
+    first = every.get(key)
+    if not _is_images(first):
         shape = tuple(getattr(first, "shape", ()))
         given = "none" if first is None else f"{type(first).__name__} {shape}"
         raise ConfigError(
             f"Expected the first argument of {type(module).__name__} to be images (B, C, H, W), "
             f"got {given}; pass them first."
         )
-    others = {name: value for name, value in kwargs.items() if name != named}
-    if any(isinstance(v, Tensor) and v.ndim for v in (*args[1:], *others.values())):
+    if any(isinstance(v, Tensor) and v.ndim for k, v in every.items() if k != key):
         raise ConfigError(
             f"Expected the images to be the only tensor that {type(module).__name__} takes: others "
             "would not be translated with them. Wrap a part of the model that takes images only."
         )
-    if named:
-        return first, lambda images: plain(**{**kwargs, named: images})
-    return first, lambda images: plain(images, *args[1:], **kwargs)
+    if args:
+        return args[0], lambda images: plain(images, *args[1:], **kwargs)
+    return kwargs[key], lambda images: plain(**{**kwargs, key: images})
+
+
+def _is_images(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.ndim == 4
 
 
 def _check_parts(module: nn.Module) -> None:
@@ -225,7 +260,8 @@ def _check_parts(module: nn.Module) -> None:
 
 
 def _check_images(images: Tensor, state: State) -> None:
-    finest = min(set(state.adapter.strides or (1,)) - {0})
+    known = state.adapter.by_size.strides if state.adapter.by_size else state.adapter.strides
+    finest = min(set(known or (1,)) - {0})
     if min(images.shape[-2:]) < finest:
         raise ConfigError(
             f"Expected images of at least one patch ({finest} pixels), got "

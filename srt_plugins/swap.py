@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import threading
+import types
 from typing import Any, cast
 
 import torch
@@ -19,9 +21,9 @@ from .state import State
 class SRTModule:
     """Mixin of every wrapped backbone.
 
-    Modifications: ``forward`` ensembles over views in eval mode and passes straight through in
-    training mode; pickling and deep copies keep the wrapping; loading a checkpoint that matches
-    nothing into a backbone built from a config raises.
+    Modifications: ``forward``, or the methods that the adapter names, ensemble over views in eval
+    mode and pass straight through in training mode; pickling and deep copies keep the wrapping;
+    loading a checkpoint that matches nothing into a backbone built from a config raises.
     """
 
     # None on instances that the wrapped class made of itself (slices, custom copies): plain.
@@ -51,25 +53,62 @@ class SRTModule:
         super()._load_from_state_dict(state_dict, prefix, *args, **kw)  # type: ignore[misc]
 
 
+# Modules whose views are running, of each thread: what they call of themselves is plain.
+_running = threading.local()
+
+
 @torch.compiler.disable
 def _ensembled(module: nn.Module, plain: Any, args: tuple, kwargs: dict) -> Any:
     # Outside of compiled graphs: the engine is a loop over views, and hooks must be seen.
-    return _forward.run(module, module._srt, plain, args, kwargs)  # type: ignore[arg-type]
+    running = vars(_running).setdefault("modules", set())
+    if id(module) in running:
+        return plain(*args, **kwargs)
+    running.add(id(module))
+    try:
+        return _forward.run(module, module._srt, plain, args, kwargs)  # type: ignore[arg-type]
+    finally:
+        running.discard(id(module))
 
 
 @functools.cache
-def srt_class(cls: Any) -> type:
-    """The subclass of ``cls`` whose ``forward`` ensembles."""
+def srt_class(cls: Any, entries: tuple[str, ...] = ("forward",)) -> type:
+    """The subclass of ``cls`` whose ``entries``, methods that take images, ensemble."""
 
-    @functools.wraps(cls.forward)
-    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
-        plain = functools.partial(cls.forward, self)
-        if self.training or self._srt is None or not self._srt.enabled:
-            return plain(*args, **kwargs)
-        return _ensembled(self, plain, args, kwargs)
+    def ensembling(name: str) -> Any:
+        method = getattr(cls, name)
 
-    body = {"forward": forward, "__module__": __name__, "__doc__": cls.__doc__}
-    return type(f"SRT{cls.__name__}", (SRTModule, cls), body)
+        @functools.wraps(method)
+        def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+            plain = functools.partial(method, self)
+            if self.training or self._srt is None or not self._srt.enabled:
+                return plain(*args, **kwargs)
+            return _ensembled(self, plain, args, kwargs)
+
+        return call
+
+    body = {"__module__": __name__, "__doc__": cls.__doc__}
+    return type(
+        f"SRT{cls.__name__}", (SRTModule, cls), {**{n: ensembling(n) for n in entries}, **body}
+    )
+
+
+def bound_forward(module: nn.Module) -> functools.partial | None:
+    """A ``forward`` set on the instance that calls another of its own methods with arguments, as
+    DINOv2's depth models do; None where there is none.
+    """
+    forward = module.__dict__.get("forward")
+    if isinstance(forward, functools.partial) and isinstance(forward.func, types.MethodType):
+        return forward if forward.func.__self__ is module else None
+    return None
+
+
+def swap(module: nn.Module, cls: Any) -> None:
+    """Make ``module`` an instance of ``cls``, its bound methods too."""
+    module.__class__ = cls
+    forward = bound_forward(module)
+    if forward is not None:
+        method = getattr(module, forward.func.__name__)
+        module.__dict__["forward"] = functools.partial(method, *forward.args, **forward.keywords)
 
 
 def plain_class(cls: type) -> type:
@@ -81,7 +120,8 @@ def _rebuild(make: Any, args: tuple, state: State | None) -> Any:
     """Make the plain instance as its own class does it, and wrap it."""
     made = make(*args)
     if not isinstance(made, SRTModule):
-        made.__class__ = srt_class(cast(Any, type(made)))
+        entries = state.adapter.entries if state else ("forward",)
+        made.__class__ = srt_class(cast(Any, type(made)), entries)
     # A copy of the state, so that a shallow copy of the module has settings of its own.
     made.__dict__["_srt"] = state and dataclasses.replace(state, warned=set(state.warned))
     return made

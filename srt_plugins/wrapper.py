@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from .adapters import describe, find_backbone, find_target
-from .errors import ConfigError
+from .errors import AdapterError, ConfigError
 from .settings import Settings
 from .state import State, check
-from .swap import SRTModule, plain_class, srt_class
+from .swap import SRTModule, bound_forward, plain_class, srt_class, swap
 
 Module = TypeVar("Module", bound=nn.Module)
+Model = TypeVar("Model")
 
 _CONTAINERS = (
     nn.DataParallel,
@@ -52,7 +53,8 @@ def SRTWrapper(backbone: Module, **keywords: Any) -> Module:
             "first, then compile or distribute the model; put a traced graph into a module whose "
             "forward calls it, and wrap that."
         )
-    if "forward" in backbone.__dict__:
+    bound = bound_forward(backbone)
+    if "forward" in backbone.__dict__ and bound is None:
         raise ConfigError(
             f"Expected {type(backbone).__name__}.forward to be its class's own, but this instance "
             "carries a patched forward that would hide SRT; remove the patch first."
@@ -70,32 +72,36 @@ def SRTWrapper(backbone: Module, **keywords: Any) -> Module:
         )
     adapter = describe(backbone)
     check(settings, adapter)
+    if bound is not None and bound.func.__name__ not in adapter.entries:
+        raise ConfigError(
+            f"Expected {type(backbone).__name__}.forward to be its class's own or one of "
+            f"{list(adapter.entries)}, but this instance calls {bound.func.__name__}, which takes "
+            "no images that are known; wrap the module inside it."
+        )
     state = State(settings, adapter)
-    backbone.__class__ = srt_class(cast(Any, type(backbone)))
+    swap(backbone, srt_class(cast(Any, type(backbone)), adapter.entries))
     backbone.__dict__["_srt"] = state
     _forget_compiled()
     return backbone
 
 
-def attach(model: Module, target: str | None = None, **keywords: Any) -> Module:
-    """Find the backbone inside a model and wrap it in place; returns the model.
+def attach(model: Model, target: str | None = None, **keywords: Any) -> Model:
+    """Find the backbone inside a model and wrap it in place; returns what it was given.
 
     Args:
-        model: a whole model, also inside DDP, EMA or test-time-augmentation containers.
+        model: a whole model, also inside DDP, EMA or test-time-augmentation containers, or what
+            holds one as ``.model`` (a pipeline of transformers, a predictor of Detectron2).
         target: part of the backbone to ensemble instead of the whole, as a module path below it
-            (``"net"`` of a ViTDet pyramid, ``"bottom_up"`` of an FPN).
+            (``"net"`` of a ViTDet pyramid, ``"bottom_up"`` of an FPN); in a model whose backbone
+            cannot be found, the path of the backbone itself.
         **keywords: see :class:`srt_plugins.Settings`.
 
     Raises:
         AdapterError: no backbone found. ConfigError: a bad keyword, or a target that the backbone
             lacks. The model is then untouched.
     """
-    if not isinstance(model, nn.Module):
-        raise ConfigError(
-            f"Expected model to be a torch module, got {type(model).__name__}; of a predictor or a "
-            "pipeline, give its .model."
-        )
-    chosen = find_target(find_backbone(model), target)
+    given, model = model, _module(model)
+    chosen = _chosen(model, target)
     _check_stride(model, Settings.of(**keywords))
     parts = _wrapped_parts(model)
     if any(part is not chosen for part in parts.values()):
@@ -104,11 +110,38 @@ def attach(model: Module, target: str | None = None, **keywords: Any) -> Module:
             f"{list(parts)}; detach the model first."
         )
     SRTWrapper(chosen, **keywords)
-    return model
+    return given
+
+
+def _module(model: Any) -> Any:
+    """The torch module of a model, a pipeline or a predictor."""
+    inner = model if isinstance(model, nn.Module) else getattr(model, "model", None)
+    if isinstance(inner, nn.Module):
+        return inner
+    raise ConfigError(
+        f"Expected model to be a torch module, or to hold one as .model, got "
+        f"{type(model).__name__}."
+    )
+
+
+def _chosen(model: nn.Module, target: str | None) -> nn.Module:
+    """The backbone, or its part at ``target``; below the model itself where none is found."""
+    try:
+        backbone = find_backbone(model)
+    except AdapterError:
+        if target is None:
+            raise
+        backbone = model
+    return find_target(backbone, target)
 
 
 def _check_stride(model: nn.Module, settings: Settings) -> None:
-    backbone = find_backbone(model) if settings.stride is not None else model
+    if settings.stride is None:
+        return
+    try:
+        backbone = find_backbone(model)
+    except AdapterError:
+        return  # it is named with target=, and nothing is known of what reads it
     if backbone is not model and describe(backbone).declares:
         raise ConfigError(
             f"Expected stride=None, got {settings.stride}: the heads of {type(model).__name__} "
@@ -117,22 +150,23 @@ def _check_stride(model: nn.Module, settings: Settings) -> None:
         )
 
 
-def detach(model: Module) -> Module:
-    """Unwrap every wrapped backbone in a model, in place; returns the model.
+def detach(model: Model) -> Model:
+    """Unwrap every wrapped backbone in a model, in place; returns what it was given.
 
     Raises:
         ConfigError: something changed a backbone's class after it was wrapped; nothing is undone.
     """
     found = wrapped(model)
     for module in found:
-        if type(module) is not srt_class(cast(Any, plain_class(type(module)))):
+        plain = cast(Any, plain_class(type(module)))
+        if type(module) is not srt_class(plain, module._srt.adapter.entries):
             raise ConfigError(
                 f"Expected the class that wrapping gave, got {type(module).__name__}: something "
                 "(a parametrization, FSDP) changed the class of the wrapped backbone afterwards; "
                 "undo that first."
             )
     for module in found:
-        module.__class__ = plain_class(type(module))
+        swap(module, plain_class(type(module)))
         del module.__dict__["_srt"]
         _forget_compiled()
     return model
@@ -140,8 +174,8 @@ def detach(model: Module) -> Module:
 
 @contextmanager
 def srt_enabled(
-    model: Module, enabled: bool = True, target: str | None = None, **keywords: Any
-) -> Iterator[Module]:
+    model: Model, enabled: bool = True, target: str | None = None, **keywords: Any
+) -> Iterator[Model]:
     """SRT only here: with the given settings, or off with ``enabled=False``.
 
     Keywords replace those of an already wrapped model; on an unwrapped one they are those of
@@ -158,8 +192,8 @@ def srt_enabled(
         finally:
             detach(model)
         return
-    _check_stride(model, Settings.of(**keywords))
-    if target is not None and find_target(find_backbone(model), target) not in wrapped(model):
+    _check_stride(_module(model), Settings.of(**keywords))
+    if target is not None and _chosen(_module(model), target) not in wrapped(model):
         raise ConfigError(
             f"Expected target to be the part that is wrapped already, got {target!r}; detach the "
             "model to wrap another."
@@ -177,9 +211,9 @@ def srt_enabled(
                 module._srt.settings, module._srt.enabled = settings, was
 
 
-def wrapped(model: nn.Module) -> list[Any]:
+def wrapped(model: Any) -> list[Any]:
     """Every wrapped backbone in a model."""
-    return list(_wrapped_parts(model).values())
+    return list(_wrapped_parts(_module(model)).values())
 
 
 def _wrapped_parts(model: nn.Module) -> dict[str, Any]:
@@ -188,7 +222,7 @@ def _wrapped_parts(model: nn.Module) -> dict[str, Any]:
     return {n: m for n, m in every if isinstance(m, SRTModule) and m._srt is not None}
 
 
-def dispersion(model: nn.Module) -> tuple[Tensor, ...]:
+def dispersion(model: Any) -> tuple[Tensor, ...]:
     """How much the views of the last forward disagree (needs ``dispersion=True``).
 
     Returns:

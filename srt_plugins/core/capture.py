@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any, Callable
 
 from torch import Tensor, nn
@@ -16,39 +17,58 @@ from ..errors import CaptureError
 from .patch import overridden
 
 
+@dataclass(frozen=True)
+class Block:
+    """What a block returned: its tokens, in the tuple that they came in, if any."""
+
+    tokens: Any
+    rest: tuple | None = None
+
+    def but(self, tokens: Any) -> Any:
+        """The same with other tokens."""
+        return tokens if self.rest is None else (tokens, *self.rest)
+
+
 class _Stop(Exception):
     """Leaves a forward once everything that is wanted has been captured."""
 
 
-def capture(root: nn.Module, paths: Sequence[str], run: Callable[[], Any]) -> dict[str, Tensor]:
+def capture(
+    root: nn.Module, paths: Sequence[str], run: Callable[[], Any], passed: Sequence[str] = ()
+) -> dict[str, Block]:
     """Run ``run`` until the last of ``paths`` has returned, and give what each of them returned.
 
     Args:
         root: module that the paths start from.
         paths: module paths in the order in which they run; the forward stops after the last.
         run: calls the forward that passes through them.
+        passed: paths before the last whose tokens are not kept, only what comes with them.
 
     Raises:
-        CaptureError: a block did not run, as under a compiled forward that ignores hooks.
+        CaptureError: a block did not run, as under a compiled forward that ignores hooks, or
+            returned more tensors than its tokens.
     """
-    found: dict[str, Tensor] = {}
+    found: dict[str, Block] = {}
     stop = _Stop()
 
     def keep(path: str) -> Callable[..., None]:
         def hook(_module: nn.Module, _args: Any, output: Any) -> None:
-            if not isinstance(output, Tensor):
+            tokens, *rest = output if isinstance(output, tuple) and output else (output,)
+            if not isinstance(tokens, Tensor) or _holds_tensor(rest):
                 raise CaptureError(
-                    f"Expected block {path!r} to return a tensor of tokens, got "
-                    f"{type(output).__name__}; choose another layer."
+                    f"Expected block {path!r} to return tokens and no other tensor, got "
+                    f"{_listed(output)}; ask the model for no attention maps, or choose another "
+                    "layer."
                 )
-            found[path] = output
+            kept = None if path in passed else tokens
+            found[path] = Block(kept, tuple(rest) if isinstance(output, tuple) else None)
             if path == paths[-1]:
                 raise stop
 
         return hook
 
     with ExitStack() as stack:
-        for path in paths:
+        for path in (*passed, *paths):
             module = root.get_submodule(path)
             stack.enter_context(_uncompiled(module))
             # Before other hooks: some libraries collect hidden states in hooks of their own.
@@ -69,18 +89,33 @@ def capture(root: nn.Module, paths: Sequence[str], run: Callable[[], Any]) -> di
     return found
 
 
+def _holds_tensor(value: Any) -> bool:
+    if isinstance(value, (tuple, list)):
+        return any(_holds_tensor(part) for part in value)
+    return isinstance(value, Tensor)
+
+
+def _listed(output: Any) -> str:
+    parts = output if isinstance(output, (tuple, list)) else (output,)
+    return f"{type(output).__name__} of {[type(part).__name__ for part in parts]}"
+
+
 @contextmanager
 def replaced(
-    root: nn.Module, values: Mapping[str, Tensor], skipped: Sequence[str] = ()
+    root: nn.Module,
+    values: Mapping[str, Any],
+    skipped: Mapping[str, Callable[[Any], Any]] | None = None,
 ) -> Iterator[None]:
-    """While active, the blocks in ``values`` return those tokens without being computed, and the
-    blocks in ``skipped`` return their first argument.
+    """While active, the blocks in ``values`` return those without being computed, and the blocks
+    in ``skipped`` return their first argument, put through the function given.
 
     ``skipped`` must come before a block in ``values``, so that what they pass on is never used.
     """
     with ExitStack() as stack:
-        for path in skipped:
-            stack.enter_context(_forward(root.get_submodule(path), lambda x, *_, **__: x))
+        for path, made in (skipped or {}).items():
+            stack.enter_context(
+                _forward(root.get_submodule(path), lambda x, *_, _made=made, **__: _made(x))
+            )
         for path, value in values.items():
             module = root.get_submodule(path)
             stack.enter_context(_forward(module, lambda *_, _value=value, **__: _value))

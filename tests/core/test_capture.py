@@ -9,6 +9,8 @@ from torch import nn
 from srt_plugins.core.capture import capture, replaced
 from srt_plugins.errors import CaptureError
 
+SKIPPED = {"0": lambda x: x, "1": lambda x: x}
+
 
 @pytest.fixture
 def chain():
@@ -23,8 +25,8 @@ def test_the_forward_stops_after_the_last_block(chain):
     x = torch.randn(2, 4)
     found = capture(chain, ["1", "3"], lambda: chain(x))
     assert ran == [0, 1, 2, 3]
-    torch.testing.assert_close(found["1"], chain[1](chain[0](x)))
-    torch.testing.assert_close(found["3"], chain[:4](x))
+    torch.testing.assert_close(found["1"].tokens, chain[1](chain[0](x)))
+    torch.testing.assert_close(found["3"].tokens, chain[:4](x))
 
 
 def test_the_model_is_clean_afterwards(chain):
@@ -32,7 +34,7 @@ def test_the_model_is_clean_afterwards(chain):
     before = chain(x)
     attributes = [dict(vars(block)) for block in chain]
     found = capture(chain, ["2"], lambda: chain(x))
-    with replaced(chain, found, ["0", "1"]):
+    with replaced(chain, {"2": found["2"].tokens}, SKIPPED):
         chain(x)
     with pytest.raises(ZeroDivisionError):
         capture(chain, ["2"], lambda: 1 / 0)
@@ -44,10 +46,10 @@ def test_the_model_is_clean_afterwards(chain):
 def test_replay_is_bit_identical_and_skips_what_is_known(chain):
     x = torch.randn(2, 4)
     found = capture(chain, ["2"], lambda: chain(x))
-    with replaced(chain, found, ["0", "1"]):
+    with replaced(chain, {"2": found["2"].tokens}, SKIPPED):
         # Only the blocks after the replaced one see real values, so the input does not matter.
-        assert torch.equal(chain(torch.full((2, 4), float("nan"))), chain[3:](found["2"]))
-    assert torch.equal(chain(x), chain[3:](found["2"]))
+        assert torch.equal(chain(torch.full((2, 4), float("nan"))), chain[3:](found["2"].tokens))
+    assert torch.equal(chain(x), chain[3:](found["2"].tokens))
 
 
 def test_a_block_that_does_not_run_is_named(chain):
@@ -59,3 +61,49 @@ def test_a_block_without_tokens_is_named():
     lstm = nn.Sequential(nn.LSTM(4, 4))
     with pytest.raises(CaptureError, match="tuple"):
         capture(lstm, ["0"], lambda: lstm(torch.randn(2, 3, 4)))
+
+    class Attending(nn.Module):
+        def forward(self, x):
+            return x, x @ x.transpose(1, 2)
+
+    attending = nn.Sequential(Attending())
+    with pytest.raises(CaptureError, match="no other tensor"):
+        capture(attending, ["0"], lambda: attending(torch.randn(2, 3, 4)))
+
+
+class Sized(nn.Module):
+    """A block that passes the size of its grid on, as pooling transformers do."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, tokens, size):
+        return self.linear(tokens), (size[0] + 1, size[1])
+
+
+class Chain(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList(Sized() for _ in range(4))
+
+    def forward(self, x):
+        size = (0, 0)
+        for block in self.blocks:
+            x, size = block(x, size)
+        return x, size
+
+
+def test_what_comes_with_the_tokens_is_kept_and_given_back():
+    torch.manual_seed(0)
+    chain, x = Chain().eval(), torch.randn(2, 3, 4)
+    expected = chain(x)
+    found = capture(chain, ["blocks.2"], lambda: chain(x), ["blocks.0", "blocks.1"])
+    assert found["blocks.0"].tokens is None
+    assert found["blocks.2"].rest == ((3, 0),)
+    skipped = {path: found[path].but for path in ("blocks.0", "blocks.1")}
+    values = {"blocks.2": found["blocks.2"].but(found["blocks.2"].tokens)}
+    with replaced(chain, values, skipped):
+        tokens, size = chain(torch.full((2, 3, 4), float("nan")))
+    assert torch.equal(tokens, expected[0])
+    assert size == expected[1]

@@ -254,7 +254,7 @@ def test_something_that_is_no_module():
     class Predictor:
         model = None
 
-    with pytest.raises(ConfigError, match=r"Predictor.*\.model"):
+    with pytest.raises(ConfigError, match=r"\.model.*Predictor"):
         attach(Predictor())
 
 
