@@ -14,7 +14,15 @@ from torch import nn
 
 from srt_plugins.errors import ConfigError
 
-__all__ = ["Adapter", "describe", "find_backbone", "find_target", "is_known", "register"]
+__all__ = [
+    "Adapter",
+    "describe",
+    "find_backbone",
+    "find_target",
+    "is_known",
+    "register",
+    "unregister",
+]
 
 _LIBRARIES: list[Callable[[nn.Module], Adapter | None]] = [mmseg.describe, detectron2.describe]
 
@@ -33,6 +41,12 @@ def register(library: Callable[[nn.Module], Adapter | None]) -> None:
     """
     if library not in _LIBRARIES:
         _LIBRARIES.insert(0, library)
+
+
+def unregister(library: Callable[[nn.Module], Adapter | None]) -> None:
+    """Undo :func:`register`."""
+    if library in _LIBRARIES:
+        _LIBRARIES.remove(library)
 
 
 def find_backbone(model: nn.Module) -> nn.Module:
