@@ -50,7 +50,7 @@ def resampled_miou(
 
 
 def interval(
-    row: np.ndarray, baseline: np.ndarray, confidence: float = 0.95
+    row: np.ndarray, baseline: np.ndarray | float = 0.0, confidence: float = 0.95
 ) -> tuple[float, float] | None:
     """Percentile interval of the gain ``row - baseline`` over the same resamples.
 

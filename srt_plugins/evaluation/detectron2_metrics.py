@@ -18,6 +18,7 @@ from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, SemSegEvaluat
 from ..core.patch import overridden
 from ..errors import ConfigError
 from .average_precision import coco_matches
+from .figure import MainFigure
 from .metrics import AveragePrecision, LabelledIoU, Metric, Reported
 
 _LABELS = {
@@ -76,7 +77,7 @@ class Collector:
     def _metric(self, task: str, figures: dict, classes: dict) -> Metric:
         names = [f"{task}/{name}" for name in _MAIN]
         main = next((name for name in names if name in figures), next(iter(figures)))
-        return Reported(main, _LABELS.get(main, main), len(self.images), figures, classes)
+        return Reported(_main(main, figures), len(self.images), figures, classes)
 
 
 class CocoCollector(Collector):
@@ -107,7 +108,7 @@ class CocoCollector(Collector):
             return super()._metric(task, figures, classes)
         with contextlib.redirect_stdout(io.StringIO()):
             matches = coco_matches(coco_eval)
-        return AveragePrecision(main, _LABELS.get(main, main), figures, classes, matches)
+        return AveragePrecision(_main(main, figures), figures, classes, matches)
 
 
 class SemSegCollector(Collector):
@@ -133,7 +134,7 @@ class SemSegCollector(Collector):
         if main not in figures:
             return super()._metric(task, figures, classes)
         areas = np.stack([_areas(one) for one in self.confusions])
-        return LabelledIoU(main, _LABELS.get(main, main), figures, classes, areas)
+        return LabelledIoU(_main(main, figures), figures, classes, areas)
 
 
 def collectors(evaluators: Sequence[Any], limit: int | None) -> list[Collector]:
@@ -166,6 +167,11 @@ def collectors(evaluators: Sequence[Any], limit: int | None) -> list[Collector]:
                 f"Expected no limit with {name}, which evaluates whole datasets; leave --limit out."
             )
     return made
+
+
+def _main(name: str, figures: Mapping[str, float]) -> MainFigure:
+    beside = tuple(other for other in figures if other != name)
+    return MainFigure(name, _LABELS.get(name, name), beside=beside)
 
 
 def _split(task: str, values: Any) -> tuple[dict[str, float], dict[str, dict[str, float]]]:

@@ -11,6 +11,8 @@ import numpy as np
 
 from .average_precision import Matches, average_precisions, mean_ap
 from .bootstrap import resampled_miou
+from .depth import FIGURES, mean_errors
+from .figure import MainFigure
 from .scores import class_iou, scores
 
 
@@ -18,13 +20,8 @@ class Metric(Protocol):
     """One metric of one run over the data."""
 
     @property
-    def main(self) -> str:
-        """The figure that gains are in, a key of :meth:`figures`."""
-        ...
-
-    @property
-    def label(self) -> str:
-        """The main figure's name for people."""
+    def main(self) -> MainFigure:
+        """The figure that gains are in, one of :meth:`figures`, and how it reads."""
         ...
 
     @property
@@ -62,7 +59,7 @@ class MeanIoU:
     areas: np.ndarray
     classes: Sequence[str]
     nan_to_num: float | None = None
-    main = label = "mIoU"
+    main = MainFigure("mIoU", "mIoU")
 
     @property
     def images(self) -> int:
@@ -87,8 +84,7 @@ class MeanIoU:
 class AveragePrecision:
     """COCO's AP in percent: figures of the evaluator, resamples of its matches."""
 
-    main: str
-    label: str
+    main: MainFigure
     values: dict[str, float]
     classes: dict[str, dict[str, float]]
     matches: Matches
@@ -110,7 +106,7 @@ class AveragePrecision:
         """The AP of every resample; None where an evaluator's own AP is not of these matches."""
         once = np.ones((1, self.images), dtype=int)
         own = float(mean_ap(average_precisions(self.matches, once))[0])
-        if not math.isclose(own, self.values[self.main], abs_tol=1e-4):
+        if not math.isclose(own, self.values[self.main.name], abs_tol=1e-4):
             return None
         return mean_ap(average_precisions(self.matches, counts))
 
@@ -123,8 +119,7 @@ class LabelledIoU:
         areas: pixel counts per image, ``(N, 4, C)``; see :mod:`.scores`.
     """
 
-    main: str
-    label: str
+    main: MainFigure
     values: dict[str, float]
     classes: dict[str, dict[str, float]]
     areas: np.ndarray
@@ -148,11 +143,50 @@ class LabelledIoU:
 
 
 @dataclass
+class DepthErrors:
+    """The paper's seven depth errors: means over the images that have judged pixels.
+
+    Attributes:
+        errors: of each image, ``(N, 7)``; see :mod:`.depth`.
+        pixels: how many pixels of each image are judged, ``(N,)``.
+    """
+
+    errors: np.ndarray
+    pixels: np.ndarray
+    main = MainFigure(
+        *(FIGURES[0], FIGURES[0], "m", 4),
+        lower_is_better=True,
+        beside=FIGURES[1:],
+        note="RMSE and SqRel in m, RMSE_log, AbsRel: lower is better; a1, a2, a3 (share of pixels "
+        "within a factor of 1.25, 1.25^2, 1.25^3): higher is better. Means over images.",
+    )
+
+    @property
+    def images(self) -> int:
+        """How many images a resample draws."""
+        return len(self.errors)
+
+    def figures(self) -> dict[str, float]:
+        """RMSE, RMSE_log, AbsRel, SqRel, a1, a2, a3."""
+        return mean_errors(self.errors[self.pixels > 0])
+
+    def per_class(self) -> dict[str, dict[str, float]]:
+        """There are no classes."""
+        return {}
+
+    def resampled(self, counts: np.ndarray) -> np.ndarray:
+        """The RMSE of every resample; NaN for one without judged pixels."""
+        there = self.pixels > 0
+        drawn = counts[:, there]
+        total, number = drawn @ self.errors[there, 0], drawn.sum(1)
+        return np.divide(total, number, out=np.full(len(counts), np.nan), where=number > 0)
+
+
+@dataclass
 class Reported:
     """Figures of an evaluator that keeps no per-image statistics: no intervals."""
 
-    main: str
-    label: str
+    main: MainFigure
     images: int
     values: dict[str, float]
     classes: dict[str, dict[str, float]] = field(default_factory=dict)

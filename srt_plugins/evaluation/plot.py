@@ -45,12 +45,15 @@ def save_plot(comparison: Comparison, path: str | Path, title: str = "") -> Path
     _legend(axes, handles, comparison)
     _scale(axes, comparison.results)
     axes.set_xlabel("cost in forwards of the plain model (FLOPs; equal costs are fanned out)")
-    label = comparison.labels[comparison.metric]
-    axes.set_ylabel(f"gain over plain, points of {label}")
+    main = comparison.main
+    axes.set_ylabel(
+        f"gain over plain: reduction of {main.titled}"
+        if main.lower_is_better
+        else f"gain over plain, points of {main.label}"
+    )
     heading = title or "Gain over the plain model"
     axes.set_title(
-        f"{heading}: plain {label} {comparison.results[0].value:.2f}, {comparison.images} images, "
-        "95 % intervals",
+        f"{heading}: plain {_value(comparison)}, {comparison.images} images, 95 % intervals",
         fontsize=11,
         loc="left",
         parse_math=False,
@@ -59,6 +62,13 @@ def save_plot(comparison: Comparison, path: str | Path, title: str = "") -> Path
     with replacing(path) as part:
         figure.savefig(part, dpi=150, format="png")
     return Path(path)
+
+
+def _value(comparison: Comparison) -> str:
+    """The plain model's main figure, such as ``"mIoU 55.00"`` or ``"RMSE 0.3970 m"``."""
+    main, value = comparison.main, comparison.results[0].value
+    unit = "" if main.unit == "percent" else main.unit
+    return f"{main.label} {main.shown(value)} {unit}".rstrip()
 
 
 def _points(axes: Any, comparison: Comparison) -> dict[str, Any]:
@@ -105,7 +115,7 @@ def _legend(axes: Any, handles: dict[str, Any], comparison: Comparison) -> None:
         for result in results:
             shown.append(handles[result.name])
             best = " (best, dashed)" if result.name == comparison.control != "plain" else ""
-            gain = "" if kind == "plain" else f": {result.gain:+.2f}"
+            gain = "" if kind == "plain" else f": {comparison.main.shown_gain(result.gain)}"
             labels.append(f"{result.name.removeprefix('1x ')}{gain}{best}")
     legend = axes.legend(
         shown, labels, loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize=9

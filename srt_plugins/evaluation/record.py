@@ -10,7 +10,19 @@ import numpy as np
 from .rows import keywords
 
 if TYPE_CHECKING:
-    from .results import Result
+    from .figure import MainFigure
+    from .results import Result, Score
+
+
+def readings_record(metrics: dict[str, MainFigure]) -> dict[str, Any]:
+    """How the main figures are to be read; nothing where higher is better of them all."""
+    if not any(main.lower_is_better for main in metrics.values()):
+        return {}
+    made = {
+        name: {"label": main.label, "unit": main.unit, "lower_is_better": main.lower_is_better}
+        for name, main in metrics.items()
+    }
+    return {"metrics": made}
 
 
 def row_record(result: Result) -> dict[str, Any]:
@@ -19,7 +31,7 @@ def row_record(result: Result) -> dict[str, Any]:
     apart = ("row", "figures", "per_class", "scores", "other_seconds")
     cost = {k: v for k, v in vars(result).items() if k not in apart}
     gains = {
-        metric: {k: v for k, v in vars(score).items() if k != "value"}
+        metric: {k: v for k, v in vars(score).items() if k not in _apart(score)}
         for metric, score in result.scores.items()
     }
     return {
@@ -35,6 +47,10 @@ def row_record(result: Result) -> dict[str, Any]:
         **({"gains": gains} if len(gains) > 1 else {}),
         **result.per_class,
     }
+
+
+def _apart(score: Score) -> tuple[str, ...]:
+    return ("value",) if score.relative_gain is not None else ("value", "relative_gain")
 
 
 def plain_values(value: Any) -> Any:

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from .conclusion import shown_interval
-from .results import Comparison, Interval, Result
+from .figure import Interval, MainFigure
+from .results import Comparison, Result
 
 _STYLES = {"control": "cyan", "srt": "bold green"}
 
@@ -29,9 +29,9 @@ def sheets(comparison: Comparison) -> list[Sheet]:
 
 
 def _main_sheet(comparison: Comparison) -> Sheet:
-    label = comparison.labels[comparison.metric]
+    main = comparison.main
     stages = list(comparison.results[0].other_seconds)
-    headers = ["row", "views", label, "gain over plain", "over best 1x", "s/image"]
+    headers = ["row", "views", main.label, *_gain_headers(main), "s/image"]
     rows = []
     for r in comparison.results:
         cells = [
@@ -45,7 +45,7 @@ def _main_sheet(comparison: Comparison) -> Sheet:
         ]
         rows.append((r.row.kind, cells))
     return Sheet(
-        f"{comparison.images} images; {label} in percent; 95 % intervals over images",
+        f"{comparison.images} images; {_title(main)}; 95 % intervals over images",
         [*headers, *(f"{stage} s" for stage in stages), "FLOPs", "memory"],
         rows,
     )
@@ -53,25 +53,28 @@ def _main_sheet(comparison: Comparison) -> Sheet:
 
 def _metric_sheets(comparison: Comparison) -> list[Sheet]:
     made = []
-    for metric, label in comparison.labels.items():
+    for metric, main in comparison.metrics.items():
         first = metric == comparison.metric
-        group = metric.rpartition("/")[0]
-        others = [
-            name
-            for name in comparison.results[0].figures
-            if name != metric and name.rpartition("/")[0] == group
-        ]
-        if first and not (group and others):
+        if first and not main.beside:
             continue
-        gains = [] if first else ["gain over plain", "over best 1x"]
-        names = [name.rpartition("/")[2] for name in others]
         rows = []
         for r in comparison.results:
             cells = _judged(r, comparison, metric)[: 1 if first else None]
-            cells += [_figure(r.figures.get(name, math.nan)) for name in others]
+            cells += [main.shown(r.figures.get(name, math.nan)) for name in main.beside]
             rows.append((r.row.kind, [r.name, *cells]))
-        made.append(Sheet(f"{label} in percent", ["row", label, *gains, *names], rows))
+        gains = [] if first else _gain_headers(main)
+        names = [name.rpartition("/")[2] for name in main.beside]
+        made.append(Sheet(_title(main), ["row", main.label, *gains, *names], rows))
     return made
+
+
+def _title(main: MainFigure) -> str:
+    return f"{main.titled}, lower is better" if main.lower_is_better else main.titled
+
+
+def _gain_headers(main: MainFigure) -> list[str]:
+    relative = ["in %"] if main.lower_is_better else []
+    return ["gain over plain", *relative, "over best 1x"]
 
 
 def rich_table(sheet: Sheet) -> Any:
@@ -111,27 +114,31 @@ def _line(cells: list[str]) -> str:
 
 
 def _judged(r: Result, comparison: Comparison, metric: str) -> list[str]:
-    """The value by a metric, the gain over plain and over the best control."""
-    score = r.scores[metric]
-    best = r.name == comparison.controls[metric]
+    """The value by a metric, and under :func:`_gain_headers` the gains."""
+    score, main = r.scores[metric], comparison.metrics[metric]
+    plain, best = r.row.kind == "plain", r.name == comparison.controls[metric]
+    relative = [] if score.relative_gain is None else [_relative(score.relative_gain)]
     return [
-        _figure(score.value),
-        "" if r.row.kind == "plain" else _gain(score.gain, score.gain_interval),
-        "(best 1x)" if best else _gain(score.gain_over_control, score.gain_over_control_interval),
+        main.shown(score.value),
+        "" if plain else _gain(main, score.gain, score.gain_interval),
+        *([""] if plain and relative else relative),
+        "(best 1x)"
+        if best
+        else _gain(main, score.gain_over_control, score.gain_over_control_interval),
     ]
 
 
-def _figure(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.2f}"
+def _gain(main: MainFigure, gain: float, bounds: Interval) -> str:
+    return f"{main.shown_gain(gain)} {main.shown_interval(bounds)}".rstrip()
 
 
-def _gain(gain: float, bounds: Interval) -> str:
-    return "-" if math.isnan(gain) else f"{gain:+.2f} {shown_interval(bounds)}".strip()
+def _relative(gain: float) -> str:
+    return "-" if math.isnan(gain) else f"{gain:+.1f}"
 
 
 def footnotes(comparison: Comparison) -> str:
     """What the columns mean, and the notes, as lines."""
-    label = comparison.labels[comparison.metric]
+    label = comparison.main.label
     stages = comparison.results[0].other_seconds
     apart = f" {' and '.join(stages)} s: the same, beside the model." if stages else ""
     lines = [
@@ -139,6 +146,20 @@ def footnotes(comparison: Comparison) -> str:
         f"{label} on all of these images and held fixed in the resamples.",
         f"s/image: median, the model alone.{apart} Memory: peak, "
         f"{comparison.context['peak_memory_is']}.",
+        *_readings(comparison),
         *comparison.notes,
     ]
     return "\n".join(lines)
+
+
+def _readings(comparison: Comparison) -> list[str]:
+    """How metrics are to be read that are no percentages of what is right."""
+    lines = []
+    for main in comparison.metrics.values():
+        if main.lower_is_better:
+            lines.append(
+                f"A gain in {main.label} is plain − row, so that positive is better; in %: of the "
+                "plain model's."
+            )
+        lines += [main.note] if main.note else []
+    return lines

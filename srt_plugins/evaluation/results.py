@@ -7,18 +7,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 
 from .bootstrap import MIN_IMAGES, RESAMPLES, draw, interval
 from .conclusion import conclusion
+from .figure import Interval, MainFigure
 from .files import replacing
 from .metrics import Metric
-from .record import plain_values, row_record
+from .record import plain_values, readings_record, row_record
 from .rows import Row
-
-Interval = Optional[tuple[float, float]]
 
 
 @dataclass
@@ -46,11 +45,16 @@ class Measured:
 
 @dataclass
 class Score:
-    """A row's main figure by one metric; gains are differences of it, intervals at 95 %."""
+    """A row's main figure by one metric; gains are differences of it, intervals at 95 %.
+
+    Gains are positive where the row is better. The relative gain, in percent of the plain model's
+    value, is told of metrics whose lower values are better.
+    """
 
     value: float = math.nan
     gain: float = 0.0
     gain_interval: Interval = None
+    relative_gain: float | None = None
     gain_over_control: float = 0.0
     gain_over_control_interval: Interval = None
 
@@ -101,7 +105,7 @@ class Comparison:
         classes: class names.
         controls: for each metric the name of the best row that costs one forward, by its value on
             all images.
-        labels: names of the metrics for people, the main one first.
+        metrics: the metrics' main figures by name, the main metric's first.
         notes: what the reader must know beside the figures.
         context: config, checkpoint, settings, versions, hardware.
     """
@@ -110,7 +114,7 @@ class Comparison:
     images: int
     classes: list[str]
     controls: dict[str, str]
-    labels: dict[str, str]
+    metrics: dict[str, MainFigure]
     notes: list[str] = field(default_factory=list)
     context: dict[str, Any] = field(default_factory=dict)
 
@@ -128,7 +132,12 @@ class Comparison:
     @property
     def metric(self) -> str:
         """The main metric."""
-        return next(iter(self.labels))
+        return next(iter(self.metrics))
+
+    @property
+    def main(self) -> MainFigure:
+        """The main figure of the main metric."""
+        return self.metrics[self.metric]
 
     @property
     def control(self) -> str:
@@ -137,13 +146,14 @@ class Comparison:
 
     @property
     def best_srt(self) -> Result:
-        """The SRT row with the highest main figure."""
+        """The SRT row with the best main figure."""
         return self.best("srt", self.metric) or self.of_kind("srt")[0]
 
     def best(self, kind: str, metric: str) -> Result | None:
-        """The row of a kind with the highest value of a metric; None where all are NaN."""
+        """The row of a kind with the best value of a metric; None where all are NaN."""
         known = [r for r in self.of_kind(kind) if not math.isnan(r.scores[metric].value)]
-        return max(known, key=lambda r: r.scores[metric].value, default=None)
+        rank = self.metrics[metric].rank
+        return max(known, key=lambda r: rank(r.scores[metric].value), default=None)
 
     def conclusion(self) -> str:
         """What SRT adds beyond the best control, and what is ahead of it, in a few sentences."""
@@ -151,12 +161,13 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; NaN as None."""
-        several = {"best_1x_controls": self.controls} if len(self.labels) > 1 else {}
+        several = {"best_1x_controls": self.controls} if len(self.metrics) > 1 else {}
         return plain_values(
             {
                 **self.context,
                 "images": self.images,
                 "metric": self.metric,
+                **readings_record(self.metrics),
                 "best_1x_control": self.control,
                 **several,
                 "conclusion": self.conclusion(),
@@ -186,28 +197,36 @@ def compare(
     free = [i for i, m in enumerate(measured) if m.row.kind in ("plain", "control")]
     controls = {}
     for metric in plain.metrics:
-        scores = [r.scores.setdefault(metric.main, Score()) for r in results]
-        best = max(free, key=lambda i: (not math.isnan(scores[i].value), scores[i].value))
-        controls[metric.main] = results[best].name
+        main = metric.main
+        scores = [r.scores.setdefault(main.name, Score()) for r in results]
+        best = max(free, key=lambda i: main.rank(scores[i].value))
+        controls[main.name] = results[best].name
         for score in scores:
-            score.gain = score.value - scores[0].value
-            score.gain_over_control = score.value - scores[best].value
+            score.gain = main.gain(score.value, scores[0].value)
+            score.gain_over_control = main.gain(score.value, scores[best].value)
+            if main.lower_is_better:
+                score.relative_gain = _percent(score.gain, scores[0].value)
         if metric.images >= MIN_IMAGES:
             _add_intervals(scores, best, measured, metric, draw(metric.images, resamples, seed))
-    labels = {metric.main: metric.label for metric in plain.metrics}
-    return Comparison(results, plain.metrics[0].images, classes, controls, labels)
+    mains = {metric.main.name: metric.main for metric in plain.metrics}
+    return Comparison(results, plain.metrics[0].images, classes, controls, mains)
+
+
+def _percent(part: float, whole: float) -> float:
+    return 100 * part / whole if whole else math.nan
 
 
 def _add_intervals(
     scores: list[Score], best: int, measured: list[Measured], metric: Metric, counts: np.ndarray
 ) -> None:
-    found = [next((n for n in m.metrics if n.main == metric.main), None) for m in measured]
+    main = metric.main
+    found = [next((n for n in m.metrics if n.main.name == main.name), None) for m in measured]
     drawn = [None if one is None else one.resampled(counts) for one in found]
     plain, control = drawn[0], drawn[best]
     for score, own in zip(scores, drawn):
         if own is not None and plain is not None and control is not None:
-            score.gain_interval = interval(own, plain)
-            score.gain_over_control_interval = interval(own, control)
+            score.gain_interval = interval(main.gain(own, plain))
+            score.gain_over_control_interval = interval(main.gain(own, control))
 
 
 def _result(m: Measured, plain: Measured) -> Result:
@@ -229,5 +248,5 @@ def _result(m: Measured, plain: Measured) -> Result:
         flops=m.flops,
         flops_ratio=m.flops / plain.flops if plain.flops else math.nan,
         peak_memory=m.peak_memory,
-        scores={metric.main: Score(figures[metric.main]) for metric in m.metrics},
+        scores={metric.main.name: Score(figures[metric.main.name]) for metric in m.metrics},
     )

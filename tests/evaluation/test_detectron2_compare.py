@@ -268,7 +268,7 @@ def test_a_lazy_config_with_srt_still_has_plain_rows(detector, detector_run):
 def test_panoptic_models_have_three_metrics(folder):
     made = models.yacs(folder, "panoptic")
     found = compare_detectron2(made.config, made.checkpoint, [{}], device="cpu", limit=2)
-    assert list(found.labels) == ["sem_seg/mIoU", "bbox/AP", "segm/AP"]
+    assert list(found.metrics) == ["sem_seg/mIoU", "bbox/AP", "segm/AP"]
     names = [r.row.method for r in found.results]
     assert "oe" not in names and "flip" not in names and "larger" in names
     assert "flip TTA: left out, Detectron2's GeneralizedRCNNWithTTA cannot run the inference of " \

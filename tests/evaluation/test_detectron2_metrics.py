@@ -92,7 +92,7 @@ def test_detection_figures_are_the_evaluator_s(name, clean, tmp_path, fast):
         assert 10 < metric.figures()[f"{task}/AP"] < 90
         once = metric.resampled(np.ones((1, IMAGES), dtype=int))
         assert once[0] == pytest.approx(expected[task]["AP"], abs=1e-6)
-    assert (box.label, mask.label) == ("box AP", "mask AP")
+    assert (box.main.label, mask.main.label) == ("box AP", "mask AP")
 
 
 def test_a_better_detector_is_told_from_a_worse_one(name, clean, tmp_path):

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from srt_plugins.evaluation.figure import MainFigure
 from srt_plugins.evaluation.metrics import MeanIoU, Reported
 from srt_plugins.evaluation.report import markdown
 from srt_plugins.evaluation.results import Comparison, Measured, compare
@@ -24,6 +25,8 @@ RIGHT = (
     [[56, 64], [72, 83], [44, 36]],
     [[60, 66], [76, 85], [46, 38]],
 )
+BOX = MainFigure("bbox/AP", "box AP", beside=("bbox/AP50",))
+MASK = MainFigure("segm/AP", "mask AP", beside=("segm/AP50",))
 AP = ((30.0, 20.0), (29.0, 21.0), (33.0, 22.0), (31.0, 23.0))
 
 SEGMENTATION = """\
@@ -106,10 +109,9 @@ def detection() -> Comparison:
     measured = []
     for row, (box, mask) in zip(ROWS, AP):
         metrics = [
-            Reported("bbox/AP", "box AP", 3, {"bbox/AP": box, "bbox/AP50": box + 20}),
+            Reported(BOX, 3, {"bbox/AP": box, "bbox/AP50": box + 20}),
             Reported(
-                "segm/AP",
-                "mask AP",
+                MASK,
                 3,
                 {"segm/AP": mask, "segm/AP50": math.nan},
                 {"segm/AP per class": {"a": mask}},
