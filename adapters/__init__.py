@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Callable
 
-from srt_plugins.adapters import detectron2, locate, mmseg
+from srt_plugins.adapters import detectron2, locate, mmseg, timm
 from srt_plugins.adapters.base import Adapter
 from torch import nn
 
@@ -24,7 +24,11 @@ __all__ = [
     "unregister",
 ]
 
-_LIBRARIES: list[Callable[[nn.Module], Adapter | None]] = [mmseg.describe, detectron2.describe]
+_LIBRARIES: list[Callable[[nn.Module], Adapter | None]] = [
+    mmseg.describe,
+    detectron2.describe,
+    timm.describe,
+]
 
 
 def describe(backbone: nn.Module) -> Adapter:
