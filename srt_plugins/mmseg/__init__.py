@@ -22,11 +22,19 @@ except ModuleNotFoundError as error:
     ) from error
 
 from .build import SRTWrapper  # noqa: E402
+from .dinov2 import DINOv2  # noqa: E402
+from .dpt_depth_head import DINOv2DPTDepthHead  # noqa: E402
 from .hook import SRTHook  # noqa: E402
+from .linear_depth_head import DINOv2LinearDepthHead  # noqa: E402
+from .linear_seg_head import DINOv2LinearHead  # noqa: E402
 from .preprocessor import PaddedSegDataPreProcessor  # noqa: E402
 from .scenes import LoadScene, ScenesDataset  # noqa: E402
 
 __all__ = [
+    "DINOv2",
+    "DINOv2DPTDepthHead",
+    "DINOv2LinearDepthHead",
+    "DINOv2LinearHead",
     "LoadScene",
     "PaddedSegDataPreProcessor",
     "SRTHook",
