@@ -26,9 +26,13 @@ class SRTModule:
     loading a checkpoint that matches nothing into a backbone built from a config raises.
     """
 
-    # None on instances that the wrapped class made of itself (slices, custom copies): plain.
-    _srt: State | None = None
+    # None on instances that the wrapped class made of itself (slices, custom copies): plain. No
+    # annotation: transformers evaluates those of its models, and Python 3.9 cannot this one.
+    _srt = cast("State | None", None)
     training: bool
+
+    def _get_name(self) -> str:
+        return f"SRT{type(self).__name__}"  # as printed; the class keeps its name
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         make, args, *rest = cast(Any, super().__reduce_ex__(max(2, int(protocol))))
@@ -86,10 +90,11 @@ def srt_class(cls: Any, entries: tuple[str, ...] = ("forward",)) -> type:
 
         return call
 
-    body = {"__module__": __name__, "__doc__": cls.__doc__}
-    return type(
-        f"SRT{cls.__name__}", (SRTModule, cls), {**{n: ensembling(n) for n in entries}, **body}
-    )
+    # Under its own name: transformers looks up what a class can return, and writes into configs
+    # how to build it, by name.
+    names = ("__module__", "__qualname__", "__doc__")
+    body = {**{n: ensembling(n) for n in entries}, **{n: getattr(cls, n) for n in names}}
+    return type(cls.__name__, (SRTModule, cls), body)
 
 
 def bound_forward(module: nn.Module) -> functools.partial | None:

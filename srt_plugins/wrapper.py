@@ -100,17 +100,17 @@ def attach(model: Model, target: str | None = None, **keywords: Any) -> Model:
         AdapterError: no backbone found. ConfigError: a bad keyword, or a target that the backbone
             lacks. The model is then untouched.
     """
-    given, model = model, _module(model)
-    chosen = _chosen(model, target)
-    _check_stride(model, Settings.of(**keywords))
-    parts = _wrapped_parts(model)
+    module: nn.Module = _module(model)
+    chosen = _chosen(module, target)
+    _check_stride(module, Settings.of(**keywords))
+    parts = _wrapped_parts(module)
     if any(part is not chosen for part in parts.values()):
         raise ConfigError(
             f"Expected SRT on one part of a model, got target={target!r} for one that has it on "
             f"{list(parts)}; detach the model first."
         )
     SRTWrapper(chosen, **keywords)
-    return given
+    return model
 
 
 def _module(model: Any) -> Any:
