@@ -61,7 +61,7 @@ def expected_depth(logits: Tensor, centres: Tensor, normalisation: str = "linear
     return weighted / weights.sum(1, keepdim=True)
 
 
-class DepthHeadMixin(nn.Module):
+class DepthHeadMixin:
     """The parts of a ``BaseDecodeHead`` that differ for depth; comes before it in the bases.
 
     ``forward`` gives ``(B, 1, h, w)`` metres. Predictions are clamped to ``min_depth`` ..

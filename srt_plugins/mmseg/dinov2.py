@@ -18,7 +18,7 @@ VisionTransformer: Any
 try:
     from timm.models.vision_transformer import VisionTransformer
 except ModuleNotFoundError as error:
-    if error.name != "timm":
+    if (error.name or "").split(".")[0] != "timm":
         raise
     VisionTransformer = None  # the type is registered all the same; building it says what to do
 
@@ -214,7 +214,7 @@ class DINOv2(VisionTransformer or nn.Module):  # type: ignore[misc]
 
 
 def _swiglu(width: int) -> dict[str, Any]:
-    """timm's keywords for DINOv2's gated feed-forward, 8/3 as wide as the model."""
+    """The keywords of timm that make DINOv2's gated feed-forward, 8/3 as wide as the model."""
     from timm.layers.mlp import SwiGLUPacked
 
     hidden = -(-(width * 8 // 3) // 8) * 8

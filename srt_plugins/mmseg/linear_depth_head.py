@@ -36,9 +36,6 @@ class DINOv2LinearDepthHead(DepthHeadMixin, BaseDecodeHead):
     for the released heads. ``forward`` gives ``(B, 1, 4 h, 4 w)`` metres, float32.
     """
 
-    bins: Tensor
-    conv_depth: nn.Conv2d
-
     def __init__(
         self,
         in_channels: Sequence[int],
