@@ -1,8 +1,8 @@
-"""What SRT is compared with, as ways to call a segmentor's ``inference``.
+"""What SRT is compared with, as ways to call ``inference`` of a segmentor or depth estimator.
 
 Every method calls the model's own ``inference`` (whole or slide mode, whatever the config says) on
-the preprocessed input ``(B, C, H, W)`` and returns logits ``(B, K, H, W)`` in place of it. Nothing
-else of the model or of the evaluation changes.
+the preprocessed input ``(B, C, H, W)`` and returns logits ``(B, K, H, W)``, or depth
+``(B, 1, H, W)``, in place of it. Nothing else of the model or of the evaluation changes.
 """
 
 from __future__ import annotations

@@ -21,15 +21,22 @@ rows, each one run of MMSegmentation's own test loop on the same images:
   1x replicate padding partial patches completed with real pixels instead of a constant, where the
                        data have any; free as well. --complete replicate does so in every row
   SRT                  with the settings asked for
-  output ensemble      the paper's OE: the whole model on every view, logits averaged
-  flip TTA             logits of the image and its mirror image averaged
+  output ensemble      the paper's OE: the whole model on every view, logits (or depth) averaged
+  flip TTA             logits (or depth) of the image and its mirror image averaged
   larger input         the input enlarged until it costs as many operations as the views
+
+what is measured follows from the config:
+  segmentation         test_evaluator IoUMetric: mIoU in percent
+  depth                DepthEstimator with test_evaluator DepthMetric: RMSE in m, where a gain is a
+                       reduction, and RMSE_log, AbsRel, SqRel, a1, a2, a3, by the range and crop of
+                       DepthMetric
 
 examples:
   srt compare mmseg config.py weights.pth
   srt compare mmseg config.py weights.pth --level 3 --skip oe larger --limit 50
   srt compare mmseg config.py weights.pth --row 'views=phases:3,smooth=3' --row level=3
   srt compare mmseg config.py weights.pth --complete replicate --out work_dirs/replicate
+  srt compare mmseg depth_nyu.py weights.pth --level 3
 """
 
 

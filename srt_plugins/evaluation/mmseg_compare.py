@@ -40,7 +40,8 @@ def compare_mmseg(
     """Run a model with and without SRT, and with what SRT must beat, on the test data of a config.
 
     Args:
-        cfg: path of a config with test data, or an MMEngine ``Config``.
+        cfg: path of a config with test data, or an MMEngine ``Config``: a segmentor with
+            ``IoUMetric``, or a ``DepthEstimator`` with ``DepthMetric``.
         checkpoint: weights.
         rows: SRT rows, each :class:`~srt_plugins.Settings` or a dict of its keywords. None = the
             default views without and with smoothing, or, where the config wraps its backbone, the
@@ -79,6 +80,7 @@ def compare_mmseg(
     ) as session:
         loaded = load_weights(session.model, checkpoint, trust_checkpoint)
         own = session.take_settings()
+        session.check()
         settings = (default_settings(own) if asked is None else asked) + extra
         with session.completed(complete):
             srt = [
@@ -93,7 +95,7 @@ def compare_mmseg(
         planned, flops = runs.tried(planned, notes)
         measured = runs.all_measured(planned, flops, len(session.dataset), progress)
         found = compare(measured, session.classes, seed=seed, resamples=resamples)
-        found.notes = notes
+        found.notes = notes + session.notes()
         found.context = {
             "config": str(cfg if isinstance(cfg, (str, Path)) else cfg.filename),
             "checkpoint": str(checkpoint),
@@ -103,6 +105,7 @@ def compare_mmseg(
             "resamples": resamples,
             "batch_size": session.cfg.test_dataloader.get("batch_size", 1),
             "cfg_options": {str(k): str(v) for k, v in (cfg_options or {}).items()},
+            **session.record(),
             **circumstances(loaded, session.device),
         }
         return found

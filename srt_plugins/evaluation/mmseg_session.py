@@ -26,10 +26,8 @@ from ..settings import Settings
 from ..wrapper import detach, wrapped
 from .cost import peak_memory, timed
 from .environment import chosen_device
-from .metrics import MeanIoU
 from .mmseg_config import import_mmseg, limit_images, prepared, read_config
 from .runs import BaseSession, Run
-from .scores import stack_areas
 
 
 class Session(BaseSession):
@@ -73,13 +71,15 @@ class Session(BaseSession):
             raise
 
     def _build(self, name: Any) -> None:
-        from mmengine.hooks import Hook
         from mmengine.runner import Runner
-        from mmseg.evaluation import IoUMetric
+        from mmseg.evaluation import DepthMetric
+
+        from .mmseg_depth import check_depth
+        from .mmseg_metrics import Watcher, collectors
 
         try:
             self.runner = Runner.from_cfg(self.cfg)
-            evaluator = self.runner.test_evaluator
+            self.evaluator = self.runner.test_evaluator
             self.dataset = self.runner.test_dataloader.dataset
         except SRTError:
             raise
@@ -89,20 +89,16 @@ class Session(BaseSession):
                 f"{' '.join(str(error).split())}. Check the model, the data paths and "
                 "custom_imports of the config."
             ) from error
-        metrics = [m for m in evaluator.metrics if isinstance(m, IoUMetric)]
-        if not metrics or metrics[0].format_only:
-            raise ConfigError(
-                f"Expected test_evaluator of {name} to be an IoUMetric with labels, got "
-                f"{[type(m).__name__ for m in evaluator.metrics]}; segmentation with mIoU is what "
-                "can be compared."
-            )
-        self.metric = metrics[0]
-        self.metric.output_dir = None
+        self.collectors = collectors(self.evaluator.metrics, name, self.classes)
         if not len(self.dataset):
             raise ConfigError(f"Expected test data in {name}, got an empty dataset.")
         self.model: nn.Module = self.runner.model
         self.model.to(self.device)
-        self._watcher = _watcher(Hook, self.metric)
+        self._notes: list[str] = []
+        for collector in self.collectors:
+            if isinstance(collector.source, DepthMetric):
+                self._notes += check_depth(collector.source, self.model, self.dataset)
+        self._watcher = Watcher(self.collectors)
         self.runner.register_hook(self._watcher)
 
     def close(self) -> None:
@@ -117,8 +113,33 @@ class Session(BaseSession):
 
     @property
     def classes(self) -> list[str]:
-        """Class names of the data."""
-        return list(self.dataset.metainfo["classes"])
+        """Class names of the data; depth needs none."""
+        return list(self.dataset.metainfo.get("classes") or ())
+
+    def check(self) -> None:
+        """Raise :class:`ConfigError` unless the metrics take what the model returns."""
+        batch, outputs = self._first_batch(), self.first()
+        try:
+            self.evaluator.process(data_samples=outputs, data_batch=batch)
+        except Exception as error:
+            names = " and ".join(type(metric).__name__ for metric in self.evaluator.metrics)
+            raise ConfigError(
+                f"Expected {names} to take the first image's labels and what "
+                f"{type(self.model).__name__} returns, got {type(error).__name__}: "
+                f"{' '.join(str(error).split())}; IoUMetric is for segmentors, DepthMetric for "
+                "depth estimators."
+            ) from error
+        finally:
+            for metric in self.evaluator.metrics:
+                metric.results.clear()
+
+    def record(self) -> dict[str, Any]:
+        """How the metrics judge, where figures cannot be compared without it."""
+        return {name: value for one in self.collectors for name, value in one.record().items()}
+
+    def notes(self) -> list[str]:
+        """What must be known of the data, and of all runs so far."""
+        return [*self._notes, *(note for one in self.collectors for note in one.notes())]
 
     def take_settings(self) -> Settings | None:
         """Unwrap a backbone that the config wrapped; its settings, None for a plain one."""
@@ -126,11 +147,11 @@ class Session(BaseSession):
         detach(self.model)
         return found[0] if found else None
 
-    def first(self) -> None:
+    def first(self) -> Any:
         """Run the model on the first image."""
         self.model.eval()
         with torch.no_grad():
-            self.runner.model.test_step(self._first_batch())
+            return self.runner.model.test_step(self._first_batch())
 
     def inputs(self) -> torch.Tensor:
         """What the backbone gets of the first image."""
@@ -151,11 +172,13 @@ class Session(BaseSession):
         """
         self._watcher.start(on_images)
         with ExitStack() as stack:
+            for collector in self.collectors:
+                stack.enter_context(collector.running())
             peak = stack.enter_context(peak_memory(self.device))
             watch = stack.enter_context(timed(self.model, "test_step", self.device))
             reported = self.runner.test()
         return Run(
-            [MeanIoU(stack_areas(self._watcher.results), self.classes, self.metric.nan_to_num)],
+            [collector.metric() for collector in self.collectors],
             {str(name): float(value) for name, value in reported.items()},
             [seconds / n for seconds, n in zip(watch.seconds, self._watcher.sizes)],
             peak,
@@ -201,23 +224,3 @@ class Session(BaseSession):
             config["test_cfg"] = {"size_divisor": patch}
         built: nn.Module = MODELS.build(config)
         return built.to(self.device)
-
-
-def _watcher(base: type, metric: Any) -> Any:
-    """A hook that copies each image's pixel counts before the metric sums and drops them."""
-
-    class Watcher(base):
-        def start(self, on_images: Any) -> None:
-            self.on_images = on_images
-            self.results: list = []
-            self.sizes: list[int] = []
-
-        def after_test_iter(
-            self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
-        ) -> None:
-            self.results.extend(metric.results[len(self.results) :])
-            self.sizes.append(len(outputs))
-            if self.on_images is not None:
-                self.on_images(sum(self.sizes))
-
-    return Watcher()

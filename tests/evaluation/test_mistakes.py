@@ -116,7 +116,7 @@ def test_all_keys_meet(tiny):
         (["--cfg-options", "model.type=Segmentator"], "Segmentator is not in the mmseg"),
         (["--cfg-options", "test_dataloader.dataset.data_root=gone"], "data paths"),
         (["--cfg-options", "test_evaluator=None"], "test_evaluator is missing"),
-        (["--cfg-options", "test_evaluator.type=DepthMetric"], "to be an IoUMetric"),
+        (["--cfg-options", "test_evaluator.type=DepthMetric"], "DepthEstimator with DepthMetric"),
         (["--cfg-options", "test_evaluator.format_only=True"], "with labels"),
     ],
 )
