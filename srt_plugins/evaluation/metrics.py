@@ -154,7 +154,10 @@ class DepthErrors:
     errors: np.ndarray
     pixels: np.ndarray
     main = MainFigure(
-        *(FIGURES[0], FIGURES[0], "m", 4),
+        FIGURES[0],
+        FIGURES[0],
+        unit="m",
+        digits=4,
         lower_is_better=True,
         beside=FIGURES[1:],
         note="RMSE and SqRel in m, RMSE_log, AbsRel: lower is better; a1, a2, a3 (share of pixels "
