@@ -82,19 +82,12 @@ def read_backbone(source: str | Path) -> dict[str, Tensor]:
     return state
 
 
-def check_fits(state: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str | Path) -> None:
-    """Compare a checkpoint with a model before anything is loaded.
+def differences(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
+    """Where a checkpoint's keys and shapes differ from a module's, for a message; empty = nowhere.
 
-    Args:
-        state: the checkpoint's tensors under timm's names.
-        own: the model's state dict.
-        source: where the checkpoint came from.
-
-    Raises:
-        CheckpointError: missing, unexpected or misshapen keys; says which model the checkpoint is
-            of where that is known.
+    A batch norm's ``num_batches_tracked`` may be missing, as in old checkpoints.
     """
-    missing = [key for key in own if key not in state]
+    missing = [key for key in own if key not in state and "num_batches_tracked" not in key]
     unexpected = [key for key in state if key not in own]
     shapes = [
         f"{key!r} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
@@ -108,17 +101,52 @@ def check_fits(state: Mapping[str, Tensor], own: Mapping[str, Tensor], source: s
     ]
     if shapes:
         problems.append("of another shape: " + ", ".join(shapes[:3]))
+    return "; ".join(problems)
+
+
+def check_fits(state: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str | Path) -> None:
+    """Compare a backbone's checkpoint with the backbone before anything is loaded.
+
+    Args:
+        state: the checkpoint's tensors under timm's names.
+        own: the backbone's state dict.
+        source: where the checkpoint came from.
+
+    Raises:
+        CheckpointError: missing, unexpected or misshapen keys; says which model the checkpoint is
+            of where that is known.
+    """
+    problems = differences(state, own)
     if problems:
         held = describe(state)
         raise CheckpointError(
             f"Expected {source} to hold the weights of this {describe(own) or 'backbone'}, got "
-            f"{held or 'keys of another kind'}; {'; '.join(problems)}. "
+            f"{held or 'keys of another kind'}; {problems}. "
             + (
                 f"Build DINOv2({held}), or take its checkpoint."
                 if held
                 else "Take a backbone file."
             )
         )
+
+
+class WholeHead:
+    """Mixin of heads that load whole or not at all.
+
+    MMEngine loads what fits and logs the rest: a head of another model, or of other layers, would
+    be tested with random weights.
+    """
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any, **kw: Any) -> None:
+        given = {k[len(prefix) :]: v for k, v in state_dict.items() if k.startswith(prefix)}
+        problems = given and differences(given, self.state_dict())  # type: ignore[attr-defined]
+        if problems:
+            raise CheckpointError(
+                f"Expected the checkpoint's {prefix!r} keys to be those of this "
+                f"{type(self).__name__}, got {problems}. Take the head of this backbone, data set "
+                "and number of layers, or remove its keys from the file to train a head anew."
+            )
+        super()._load_from_state_dict(state_dict, prefix, *args, **kw)  # type: ignore[misc]
 
 
 def describe(state: Mapping[str, Tensor]) -> str | None:

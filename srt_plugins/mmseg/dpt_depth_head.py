@@ -10,10 +10,11 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from .depth_head import DepthHeadMixin
+from .dinov2_weights import WholeHead
 
 
 @MODELS.register_module()
-class DINOv2DPTDepthHead(DepthHeadMixin, DPTHead):
+class DINOv2DPTDepthHead(WholeHead, DepthHeadMixin, DPTHead):
     """MMSegmentation's ``DPTHead`` with a regression of depth in place of its classifier.
 
     Four layers with their class tokens are reassembled at strides 3.5 to 28 (patch 14) and fused

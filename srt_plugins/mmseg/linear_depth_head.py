@@ -11,10 +11,11 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from .depth_head import DepthHeadMixin, bin_centres, expected_depth, upsample
+from .dinov2_weights import WholeHead
 
 
 @MODELS.register_module()
-class DINOv2LinearDepthHead(DepthHeadMixin, BaseDecodeHead):
+class DINOv2LinearDepthHead(WholeHead, DepthHeadMixin, BaseDecodeHead):
     """Depth as a mean over bins, from one layer or several, each with its class token.
 
     The class token is put beside every patch token, the maps are enlarged by ``upsample`` and a

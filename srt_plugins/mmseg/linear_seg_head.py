@@ -9,9 +9,11 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
+from .dinov2_weights import WholeHead
+
 
 @MODELS.register_module()
-class DINOv2LinearHead(BaseDecodeHead):
+class DINOv2LinearHead(WholeHead, BaseDecodeHead):
     """Batch norm and a 1 x 1 convolution on the concatenated maps of one layer or several.
 
     The released heads named ``linear`` read the last layer, those named ``ms`` the last four;
