@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from srt_plugins.adapters.form import Form
-from srt_plugins.adapters.outputs import BySize, Call, Declared, Size
+from srt_plugins.adapters.outputs import Asked, BySize, Call, Declared, Size
 from srt_plugins.adapters.structure import Path
 from torch import Tensor
 
@@ -74,6 +74,7 @@ class Adapter:
         view_size: Size,
         image_size: Size,
         needed: Collection[Path] | None = None,
+        asked: Asked | None = None,
     ) -> dict[Path, Form]:
         """How every tensor of an output holds its token grid.
 
@@ -83,11 +84,12 @@ class Adapter:
             image_size: ``(H, W)`` of the image; grids are cropped to what it alone would give.
             needed: outputs that are ensembled; the others may be anything that needs no cropping.
                 None = all.
+            asked: how the backbone was called; None = by ``forward``.
 
         Raises:
             AdapterError: an output that is no token grid of the backbone's strides.
         """
-        call = Call(self.family, output, view_size, image_size)
+        call = Call(self.family, output, view_size, image_size, asked or Asked())
         rule = self.by_size or Declared(self.strides, self.names, self.floor)
         return rule.forms(call, needed)
 

@@ -7,8 +7,8 @@ size: a grid of stride s has as many tokens as an image of that size has cells o
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from srt_plugins.adapters.form import Form
@@ -24,6 +24,14 @@ _ELSE = "Name those to ensemble with outputs=, or wrap a module that returns fea
 
 
 @dataclass(frozen=True)
+class Asked:
+    """How a backbone was called: which of its methods, with which arguments, by name."""
+
+    entry: str = "forward"
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Call:
     """One call of a backbone: what it returned for views of a size in pixels."""
 
@@ -31,6 +39,7 @@ class Call:
     output: Any
     view_size: Size
     image_size: Size
+    asked: Asked = field(default_factory=Asked)
 
     def crop(self, stride: int) -> Size | None:
         """``(h, w)`` that the image alone would give; None where nothing is to be cropped."""
@@ -131,12 +140,20 @@ class BySize:
         prefix: class and register tokens in front of a sequence of tokens.
         layouts: that 4-D outputs can have, the likelier first: ``"NCHW"``, ``"NHWC"``.
         kept: names of outputs that are not features (attention maps), whatever their size.
+        channels: that sequences of tokens can have; empty = any.
+        whole: the backbone takes images of whole patches only, or resizes others by itself.
     """
 
     strides: tuple[int, ...]
     prefix: int = 0
     layouts: tuple[str, ...] = ("NCHW",)
     kept: tuple[str, ...] = ()
+    channels: tuple[int, ...] = ()
+    whole: bool = False
+
+    def layouts_of(self, path: Path, call: Call) -> tuple[str, ...]:
+        """Layouts that one output can have, the likelier first. Overridden where the call tells."""
+        return (*self.layouts, "NLC", "vector")
 
     def forms(self, call: Call, needed: Collection[Path] | None) -> dict[Path, Form]:
         """The form of every tensor; see :meth:`Adapter.forms`."""
@@ -146,7 +163,7 @@ class BySize:
                 found[path] = Form("kept")
                 continue
             try:
-                found[path] = self._form(tensor, call)
+                found[path] = self._form(path, tensor, call)
             except AdapterError:
                 if needed is None or path in needed or call.view_size != call.image_size:
                     raise
@@ -157,41 +174,66 @@ class BySize:
             )
         return found
 
-    def _form(self, tensor: Tensor, call: Call) -> Form:
+    def _form(self, path: Path, tensor: Tensor, call: Call) -> Form:
         check_floating(tensor, call)
-        if tensor.ndim == 4:
-            for layout in self.layouts:
-                shape = tuple(tensor.shape[2:] if layout == "NCHW" else tensor.shape[1:3])
-                for stride, grid in self._grids(call.view_size):
-                    if shape == grid:
-                        return Form(layout, (stride, stride), grid, crop=call.crop(stride))
-            if tensor.shape[2] == tensor.shape[3] and self._is_sequence(tensor.shape[2], call):
-                return Form("kept")  # attention between tokens
-        if tensor.ndim == 3:
-            for prefix in dict.fromkeys((self.prefix, 0)):
-                for stride, grid in self._grids(call.view_size):
-                    if tensor.shape[1] == prefix + grid[0] * grid[1]:
-                        return Form("NLC", (stride, stride), grid, prefix, call.crop(stride))
-        if tensor.ndim == 2 or (tensor.ndim == 3 and tensor.shape[1] <= max(1, self.prefix)):
+        layouts = self.layouts_of(path, call)
+        pooled = "vector" in layouts and self._is_pooled(tensor)
+        for layout in layouts:
+            forms = list(dict.fromkeys(self._fitting(layout, tensor, call)))
+            if len(forms) + (pooled and tensor.shape[1] > 1) > 1 and forms:
+                raise AdapterError(
+                    f"Expected one reading of what {call.family} returns, got "
+                    f"{summary(call.output)} for an image of {call.view_size[0]}x"
+                    f"{call.view_size[1]}, whose sizes fit several. Use a larger image, or sides "
+                    f"that are multiples of {max(self.strides)}."
+                )
+            if forms:
+                return forms[0]
+        if tensor.ndim == 4 and self._is_attention(tensor, call):
+            return Form("kept")
+        if pooled:
             return Form("vector")
         height, width = call.view_size
         counts = [f"{h}x{w} (stride {s})" for s, (h, w) in self._grids(call.view_size)]
         raise AdapterError(
-            f"Expected {call.family} to return token grids of {', '.join(dict.fromkeys(counts))} "
-            f"for an image of {height}x{width}, got {summary(call.output)}. If it resizes images "
-            f"by itself, resize them before and wrap the part after the resizing. {_ELSE}"
+            f"Expected {call.family} to return token grids of "
+            f"{', '.join(dict.fromkeys(counts)) or f'strides {self.strides}'} for an image of "
+            f"{height}x{width}, got {summary(call.output)}. If it resizes images by itself, resize "
+            f"them before and wrap the part after the resizing. {_ELSE}"
         )
 
-    def _is_sequence(self, count: int, call: Call) -> bool:
+    def _fitting(self, layout: str, tensor: Tensor, call: Call) -> Iterator[Form]:
+        """Every grid that a tensor can hold in a layout."""
+        if layout in ("NCHW", "NHWC") and tensor.ndim == 4:
+            shape = tuple(tensor.shape[2:] if layout == "NCHW" else tensor.shape[1:3])
+            for s, grid in self._grids(call.view_size):
+                if shape == grid:
+                    yield Form(layout, (s, s), grid, crop=call.crop(s))
+        channels = self.channels or tensor.shape[2:3]
+        if layout == "NLC" and tensor.ndim == 3 and tensor.shape[2] in channels:
+            for prefix in dict.fromkeys((self.prefix, 0)):
+                for s, grid in self._grids(call.view_size):
+                    if tensor.shape[1] == prefix + grid[0] * grid[1]:
+                        yield Form(layout, (s, s), grid, prefix, call.crop(s))
+
+    def _is_pooled(self, tensor: Tensor) -> bool:
+        """Whether a tensor is one vector, or as many as there are prefix tokens at most."""
+        return tensor.ndim == 2 or (tensor.ndim == 3 and tensor.shape[1] <= max(1, self.prefix))
+
+    def _is_attention(self, tensor: Tensor, call: Call) -> bool:
+        """Whether a tensor ``(N, heads, L, L)`` goes from every token to every token."""
         counts = {h * w for _, (h, w) in self._grids(call.view_size)}
-        return count in counts or count - self.prefix in counts
+        square = tensor.shape[2] == tensor.shape[3]
+        return square and bool({tensor.shape[2], tensor.shape[2] - self.prefix} & counts)
 
     def _grids(self, size: Size) -> Iterator[tuple[int, Size]]:
         """Grids that an image of a size has: partial patches completed, or left out."""
         for s in self.strides:
-            yield s, (-(-size[0] // s), -(-size[1] // s))
+            if not self.whole or not (size[0] % s or size[1] % s):
+                yield s, (-(-size[0] // s), -(-size[1] // s))
         for s in self.strides:
-            yield s, (size[0] // s, size[1] // s)
+            if not self.whole and min(size) >= s:
+                yield s, (size[0] // s, size[1] // s)
 
 
 def check_floating(tensor: Tensor, call: Call) -> None:

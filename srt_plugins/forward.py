@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 import warnings
 from typing import Any, Callable
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from .adapters.base import Adapter
 from .adapters.form import Form
+from .adapters.outputs import Asked
 from .adapters.probe import probed
 from .adapters.structure import Path, replace, summary, tensors
 from .core.capture import Block, capture, replaced
@@ -45,14 +47,15 @@ def run(module: nn.Module, state: State, plain: Plain, args: tuple, kwargs: dict
     _check_images(images, state)
     if len(views) > 1:
         _warn_gradients(module, images, state, len(views))
+    asked = _call(plain, args, kwargs)
     if state.settings.layer is not None:
         # Blocks are patched for the time being, which other threads must not see.
         with _LOCKS.setdefault(module, threading.RLock()):
-            return _at_layer(module, state, call, images, views)
-    return _at_outputs(state, call, images, views)
+            return _at_layer(module, state, asked, call, images, views)
+    return _at_outputs(state, asked, call, images, views)
 
 
-def _at_outputs(state: State, call: Callable, images: Tensor, views: Views) -> Any:
+def _at_outputs(state: State, asked: Asked, call: Callable, images: Tensor, views: Views) -> Any:
     settings, adapter = state.settings, state.adapter
     image_size, view_size = _sizes(adapter, images)
     centre = views.translations.index((0, 0)) if (0, 0) in views.translations else None
@@ -71,7 +74,7 @@ def _at_outputs(state: State, call: Callable, images: Tensor, views: Views) -> A
         found = dict(tensors(output))
         if first is None:
             first = output
-            selected, forms = _selected(output, settings, adapter, view_size, image_size)
+            selected, forms = _selected(output, settings, adapter, view_size, image_size, asked)
         _check_batch(found, forms, selected, len(chunk), output)
         if centre is not None and chosen.start <= centre < chosen.stop:
             start = (centre - chosen.start) * len(images)
@@ -89,7 +92,9 @@ def _at_outputs(state: State, call: Callable, images: Tensor, views: Views) -> A
     return replace(first, lambda path, like: _like(values[path], like))
 
 
-def _at_layer(module: nn.Module, state: State, call: Callable, images: Tensor, views: Views) -> Any:
+def _at_layer(
+    module: nn.Module, state: State, asked: Asked, call: Callable, images: Tensor, views: Views
+) -> Any:
     settings, adapter = state.settings, state.adapter
     image_size, view_size = _sizes(adapter, images)
     assert settings.layer is not None
@@ -126,7 +131,7 @@ def _at_layer(module: nn.Module, state: State, call: Callable, images: Tensor, v
     passed = {adapter.blocks[i]: blocks[i].but for i in skipped}
     with replaced(module, values, passed):
         output = call(_untranslated(images, view_size, settings))
-    final = adapter.forms(output, view_size, image_size, ())
+    final = adapter.forms(output, view_size, image_size, (), asked)
     return replace(output, lambda path, tensor: final[path].cropped(tensor))
 
 
@@ -136,10 +141,11 @@ def _selected(
     adapter: Adapter,
     view_size: tuple[int, int],
     image_size: tuple[int, int],
+    asked: Asked,
 ) -> tuple[list[Path], dict[Path, Form]]:
     """Paths of the outputs that are ensembled, and how every output holds its token grid."""
     selected = _select(output, settings)
-    forms = adapter.forms(output, view_size, image_size, selected)
+    forms = adapter.forms(output, view_size, image_size, selected, asked)
     if settings.outputs is not None and not all(forms[p].averaged for p in selected):
         raise ConfigError(
             f"Expected outputs to name features, which can be averaged, got "
@@ -242,6 +248,14 @@ def _images(
     if args:
         return args[0], lambda images: plain(images, *args[1:], **kwargs)
     return kwargs[key], lambda images: plain(**{**kwargs, key: images})
+
+
+def _call(plain: Plain, args: tuple, kwargs: dict) -> Asked:
+    """Which method is called, with every argument by its name."""
+    bound = inspect.signature(plain).bind(*args, **kwargs)
+    bound.apply_defaults()
+    method = getattr(plain, "func", plain)
+    return Asked(getattr(method, "__name__", "forward"), dict(bound.arguments))
 
 
 def _is_images(value: Any) -> bool:
