@@ -12,7 +12,7 @@ from srt_plugins.adapters import detectron2, locate, mmseg, timm
 from srt_plugins.adapters.base import Adapter
 from torch import nn
 
-from srt_plugins.errors import ConfigError
+from srt_plugins.errors import AdapterError, ConfigError
 
 __all__ = [
     "Adapter",
@@ -32,8 +32,18 @@ _LIBRARIES: list[Callable[[nn.Module], Adapter | None]] = [
 
 
 def describe(backbone: nn.Module) -> Adapter:
-    """The adapter of a backbone; for an unknown one, a probed adapter for NCHW outputs."""
-    return _known(backbone) or Adapter(family=f"{type(backbone).__name__} (probed)")
+    """The adapter of a backbone; for an unknown one, a probed adapter for NCHW outputs.
+
+    Raises:
+        AdapterError: one that is known not to have grids.
+    """
+    adapter = _known(backbone) or Adapter(family=f"{type(backbone).__name__} (probed)")
+    if adapter.refused:
+        raise AdapterError(
+            f"Expected a backbone whose tokens lie on a grid, got {type(backbone).__name__}: "
+            f"{adapter.refused}."
+        )
+    return adapter
 
 
 def register(library: Callable[[nn.Module], Adapter | None]) -> None:

@@ -35,6 +35,9 @@ class Adapter:
         floor: sizes are first cut to this multiple (in pixels) by the backbone; 1 = they are not.
         by_size: how outputs that depend on the call are recognised; None = they are the declared
             maps, in order.
+        named_by: keyword of calls, and of the configuration, with which outputs come by name;
+            where it is False, they are what ``to_tuple()`` of the named ones gives.
+        refused: why the backbone cannot be ensembled, and what can instead; "" = it can be.
         entries: methods that take images and are ensembled, beside ``forward`` or in place of it
             where ``forward`` calls one of them.
         parts: children that take images, and so can be a target of their own; None = not known.
@@ -53,6 +56,8 @@ class Adapter:
     declares: bool = False
     floor: int = 1
     by_size: BySize | None = None
+    named_by: str = ""
+    refused: str = ""
     entries: tuple[str, ...] = ("forward",)
     parts: tuple[str, ...] | None = None
     blocks: tuple[str, ...] = ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import threading
 import warnings
+from collections.abc import Mapping
 from typing import Any, Callable
 from weakref import WeakKeyDictionary
 
@@ -34,6 +35,9 @@ def run(module: nn.Module, state: State, plain: Plain, args: tuple, kwargs: dict
     """The ensembled forward of ``module``: same outputs, structure and dtypes as ``plain``."""
     if state.settings.is_plain:
         return plain(*args, **kwargs)
+    by = state.adapter.named_by
+    if by and _asked(module, kwargs, by) is False:
+        return run(module, state, plain, args, {**kwargs, by: True}).to_tuple()
     images, call = _images(plain, args, kwargs, module)
     _check_parts(module)
     state.dispersion = ()
@@ -76,7 +80,9 @@ def _at_outputs(state: State, asked: Asked, call: Callable, images: Tensor, view
             first = output
             selected, forms = _selected(output, settings, adapter, view_size, image_size, asked)
         _check_batch(found, forms, selected, len(chunk), output)
-        if centre is not None and chosen.start <= centre < chosen.stop:
+        others = [found[p].shape[:1] for p in forms if p not in selected]
+        each = all(entries == (len(chunk),) for entries in others)
+        if centre is not None and chosen.start <= centre < chosen.stop and each:
             start = (centre - chosen.start) * len(images)
             kept = _others(found, forms, selected, slice(start, start + len(images)))
         accumulator.add([leaf for p in selected for leaf in forms[p].split(found[p])], chosen)
@@ -131,6 +137,12 @@ def _at_layer(
     passed = {adapter.blocks[i]: blocks[i].but for i in skipped}
     with replaced(module, values, passed):
         output = call(_untranslated(images, view_size, settings))
+    kept = adapter.by_size.kept if adapter.by_size else ()
+    names = [n for n in kept if isinstance(output, Mapping) and output.get(n) is not None]
+    if names:  # the blocks that did not run have made none of these
+        centre = call(_untranslated(images, view_size, settings))
+        for name in names:
+            output[name] = centre[name]
     final = adapter.forms(output, view_size, image_size, (), asked)
     return replace(output, lambda path, tensor: final[path].cropped(tensor))
 
@@ -181,8 +193,8 @@ def _check_batch(
     count: int,
     output: Any,
 ) -> None:
-    every = list(found) == list(forms) and all(t.shape[:1] == (count,) for t in found.values())
-    if not every:
+    each = all(found[path].shape[:1] == (count,) for path in selected if path in found)
+    if list(found) != list(forms) or not each:
         raise AdapterError(
             f"Expected every output to have as many entries as the images given ({count}), and the "
             f"same outputs for every view, got {summary(output)}."
@@ -248,6 +260,12 @@ def _images(
     if args:
         return args[0], lambda images: plain(images, *args[1:], **kwargs)
     return kwargs[key], lambda images: plain(**{**kwargs, key: images})
+
+
+def _asked(module: nn.Module, kwargs: dict, keyword: str) -> Any:
+    """The value of a keyword of a call, by default that of the module's configuration."""
+    given = kwargs.get(keyword)
+    return getattr(getattr(module, "config", None), keyword, None) if given is None else given
 
 
 def _call(plain: Plain, args: tuple, kwargs: dict) -> Asked:

@@ -63,5 +63,6 @@ def check(settings: Settings, adapter: Adapter) -> None:
         adapter.block_index(settings.layer)
     if adapter.patch is not None:
         chosen_views(settings, adapter.patch)
-    for stride in set(adapter.strides or ()) - {0}:
+    strides = adapter.by_size.strides if adapter.by_size else adapter.strides or ()
+    for stride in set(strides) - {0}:
         output_cell(stride, settings.stride)
