@@ -99,6 +99,7 @@ def main() -> None:
         return
     cfg = Config.fromfile(str(HERE / "vit_scenes_depth.py"))
     cfg.work_dir = args.work_dir
+    cfg.model.update(decode_head=cfg.dpt_head, auxiliary_head=cfg.linear_head)
     if args.iters:
         cfg.train_cfg.max_iters = cfg.param_scheduler[1].end = args.iters
     if args.bf16:

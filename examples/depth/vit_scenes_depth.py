@@ -1,6 +1,6 @@
 # Metric depth on procedurally rendered scenes: a small ViT of DINOv2's shape (patch 14, 6 layers,
-# width 192) with DINOv2's DPT and linear heads. Needs no data on disk. train.py trains both heads
-# at once with this file; vit_scenes_depth_dpt.py and vit_scenes_depth_linear.py test one of them.
+# width 192) for DINOv2's DPT and linear heads. Needs no data on disk. train.py trains both heads at
+# once with this file; vit_scenes_depth_dpt.py and vit_scenes_depth_linear.py test one of them.
 custom_imports = dict(imports=["srt_plugins.mmseg"], allow_failed_imports=False)
 default_scope = "mmseg"
 
@@ -50,8 +50,6 @@ model = dict(
         output_cls_token=True,
         final_norm=False,
     ),
-    decode_head=dpt_head,
-    auxiliary_head=linear_head,
     train_cfg=dict(),
     test_cfg=dict(mode="whole"),
 )

@@ -66,11 +66,7 @@ def load_weights(model: nn.Module, path: str | Path, trust: bool = False) -> Loa
             f"Expected {path} to fit the model of the config: {detail or error}. Check that config "
             "and checkpoint belong together."
         ) from error
-    # MMEngine's mark of a module that holds weights: a head's checkpoint needs no more than a head
-    # where the backbone's config named the backbone's.
-    whole = [f"{n}." for n, m in model.named_modules() if n and getattr(m, "is_init", False)]
-    missing = tuple(key for key in result.missing_keys if not key.startswith(tuple(whole)))
-    return LoadReport(missing, tuple(result.unexpected_keys))
+    return LoadReport(tuple(result.missing_keys), tuple(result.unexpected_keys))
 
 
 def read_weights(path: str | Path, trust: bool = False) -> dict[str, Tensor]:

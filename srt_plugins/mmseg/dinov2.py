@@ -135,6 +135,9 @@ class DINOv2(VisionTransformer or nn.Module):  # type: ignore[misc]
             super().init_weights(*args, **kwargs)
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any, **kw: Any) -> None:
+        if self.is_init and not any(key.startswith(prefix) for key in state_dict):
+            # A head's checkpoint: nothing is missing, and the logs shall not say so.
+            state_dict.update({prefix + key: value for key, value in self.state_dict().items()})
         from_dinov2(state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args, **kw)
 
