@@ -11,25 +11,25 @@ from contextlib import AbstractContextManager, contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any, Callable
 
-from ..errors import ConfigError, MissingDependencyError
-from .files import output_folder, replacing
+from ..errors import MissingDependencyError
+from .files import check_file, output_folder, replacing
 from .keywords import add_srt_options, given_keywords, parse_row
 from .plot import save_plot
 from .report import footnotes, markdown, rich_table, sheets
+from .request import Progress
 from .results import Comparison
 from .rows import SKIPPABLE
-from .runs import Progress
 
 
-def add_arguments(parser: argparse.ArgumentParser, config: str) -> tuple[Any, Any]:
+def add_arguments(parser: argparse.ArgumentParser, **inputs: str) -> tuple[Any, Any]:
     """Add what every comparison takes; returns the groups of other rows and of the run.
 
     Args:
         parser: gets the arguments.
-        config: help on the config.
+        **inputs: what is compared, and on what: names of the positional arguments with their help.
     """
-    parser.add_argument("config", help=config)
-    parser.add_argument("checkpoint", help="weights")
+    for name, text in inputs.items():
+        parser.add_argument(name, help=text)
     add_srt_options(parser)
     rows = parser.add_argument_group("other rows")
     rows.add_argument(
@@ -41,10 +41,14 @@ def add_arguments(parser: argparse.ArgumentParser, config: str) -> tuple[Any, An
         help=f"rows to leave out: {', '.join(SKIPPABLE)}",
     )
     run = parser.add_argument_group("run")
-    run.add_argument("--out", metavar="DIR", help="default: work_dirs/compare/<config name>")
+    run.add_argument(
+        "--out", metavar="DIR", help=f"default: work_dirs/compare/<name of {next(iter(inputs))}>"
+    )
     run.add_argument("--limit", type=int, metavar="N", help="first N images only")
     run.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
-    run.add_argument("--batch-size", type=int, metavar="N", help="default: as the config says")
+    run.add_argument(
+        "--batch-size", type=int, metavar="N", help="default: as the config says, or 1"
+    )
     run.add_argument("--workers", type=int, default=0, metavar="N", help="data loading processes")
     run.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
     run.add_argument("--json", action="store_true", help="print JSON instead of the table")
@@ -60,7 +64,8 @@ def run_comparison(
     args: argparse.Namespace,
     argv: list[str],
     compare: Callable[..., Comparison],
-    own: Callable[[], dict[str, Any]],
+    inputs: tuple[str, str],
+    own: dict[str, Any],
     quiet: AbstractContextManager[None],
 ) -> int:
     """Compare, write the files, print.
@@ -69,21 +74,18 @@ def run_comparison(
         args: parsed arguments.
         argv: as they were given, for the record.
         compare: function of the framework.
-        own: gives the keywords of its own that ``compare`` takes.
+        inputs: what it compares, and on what.
+        own: keywords of its own that ``compare`` takes.
         quiet: while active, the framework tells nothing but errors.
     """
     asked = given_keywords(args)
     extra = [parse_row(text) for text in args.row]
-    for name in ("config", "checkpoint"):
-        path = getattr(args, name)
-        if not Path(path).is_file():
-            raise ConfigError(f"Expected {name} to be a file, got {path}, which does not exist.")
-    out = output_folder(args.out or Path("work_dirs", "compare", Path(args.config).stem))
+    name = Path(inputs[0]).stem
+    out = output_folder(args.out or Path("work_dirs", "compare", name))
     # Whatever the frameworks print must not get between the lines of the JSON.
     with redirect_stdout(sys.stderr), quiet, _bar() as progress:
         comparison = compare(
-            args.config,
-            args.checkpoint,
+            *inputs,
             [asked] if asked else None,
             extra_rows=extra,
             skip=args.skip,
@@ -94,13 +96,13 @@ def run_comparison(
             seed=args.seed,
             trust_checkpoint=args.trust_checkpoint,
             progress=progress,
-            **own(),
+            **own,
         )
     comparison.context = {"command": shlex.join(["srt", *argv]), **comparison.context}
     comparison.save(out / "compare.json")
     with replacing(out / "compare.md") as part:
-        part.write_text(markdown(comparison, Path(args.config).stem))
-    picture = save_plot(comparison, out / "compare.png", Path(args.config).stem)
+        part.write_text(markdown(comparison, name))
+    picture = save_plot(comparison, out / "compare.png", name)
     if args.json:
         print(json.dumps(comparison.to_dict(), indent=2, ensure_ascii=False))
         print(picture, file=sys.stderr)
@@ -108,6 +110,17 @@ def run_comparison(
         print_comparison(comparison)
         print(picture)
     return 0
+
+
+def files_of(args: argparse.Namespace) -> tuple[str, str]:
+    """The config and the checkpoint.
+
+    Raises:
+        ConfigError: one of them does not exist.
+    """
+    for name in ("config", "checkpoint"):
+        check_file(name, getattr(args, name))
+    return args.config, args.checkpoint
 
 
 def print_comparison(comparison: Comparison) -> None:

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset, Subset
 
 from ..errors import ConfigError, SRTError
 from .detectron2_config import (
+    Options,
     check_lazy,
     import_detectron2,
     lazy_dataset,
@@ -26,6 +27,7 @@ from .detectron2_evaluators import (
     lazy_evaluators,
     yacs_evaluators,
 )
+from .request import Request
 
 
 @dataclass
@@ -43,19 +45,16 @@ class Built:
 
 def build(
     cfg: Any,
-    *,
-    options: Any,
+    request: Request,
+    options: Options,
     dataset: str | None,
-    limit: int | None,
-    batch_size: int | None,
-    workers: int,
     device: torch.device,
-    seed: int,
     folder: str,
 ) -> Built:
     """Build all that a run needs; see :class:`.detectron2_session.Session` for the arguments.
 
     Args:
+        device: that of the model.
         folder: for what evaluators must write.
 
     Raises:
@@ -66,17 +65,14 @@ def build(
 
     from .detectron2_metrics import collectors
 
-    for name, value in (("limit", limit), ("batch_size", batch_size)):
-        if value is not None and value < 1:
-            raise ConfigError(f"Expected {name} to be at least 1, got {value}.")
     read = read_config(cfg, options)
     name = str(cfg) if isinstance(cfg, (str, Path)) else "the config"
     notes: list[str] = []
     yacs = isinstance(read, CfgNode)
     with _told(name):
         make = _yacs if yacs else _lazy
-        test, model, loader = make(read, name, dataset, device, seed, notes)
-        loader = _loader(loader, limit, batch_size, workers)
+        test, model, loader = make(read, name, dataset, device, request.seed, notes)
+        loader = _loader(loader, request)
         if not len(loader.dataset):
             raise ConfigError(f"Expected test data in {name}, got an empty dataset.")
         sample = loader.dataset[0]
@@ -89,7 +85,7 @@ def build(
             if yacs
             else lazy_evaluators(read, folder)
         )
-    found = collectors(evaluators, limit)
+    found = collectors(evaluators, request.limit)
     keep_from_writing(evaluators)
     check_evaluators(found, [sample], output)
     return Built(model, loader, test, outputs, _classes(test, outputs), found, notes)
@@ -147,7 +143,7 @@ def _seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def _loader(loader: Any, limit: int | None, batch_size: int | None, workers: int) -> Any:
+def _loader(loader: Any, request: Request) -> Any:
     """The loader over the first images of its data, with other batches."""
     from detectron2.data import build_detection_test_loader
 
@@ -157,13 +153,13 @@ def _loader(loader: Any, limit: int | None, batch_size: int | None, workers: int
             f"Expected the test loader to load from a dataset with a length, got "
             f"{type(dataset).__name__} in {type(loader).__name__}."
         )
-    if limit is not None:
-        dataset = Subset(dataset, range(min(limit, len(dataset))))
+    if request.limit is not None:
+        dataset = Subset(dataset, range(min(request.limit, len(dataset))))
     return build_detection_test_loader(
         dataset=dataset,
         mapper=None,
-        batch_size=batch_size or loader.batch_size or 1,
-        num_workers=workers,
+        batch_size=request.batch_size or loader.batch_size or 1,
+        num_workers=request.workers,
         collate_fn=loader.collate_fn,
     )
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..core.translate import PADDINGS
-from .command import add_arguments, run_comparison
+from .command import add_arguments, files_of, run_comparison
 from .detectron2_compare import compare_detectron2
 
 _EPILOG = """\
@@ -47,8 +47,9 @@ def add_parser(frameworks: Any) -> None:
     )
     rows, run = add_arguments(
         parser,
-        "yacs config (.yaml), or LazyConfig (.py) with model, dataloader.test and "
+        config="yacs config (.yaml), or LazyConfig (.py) with model, dataloader.test and "
         "dataloader.evaluator",
+        checkpoint="weights",
     )
     rows.add_argument(
         "--target",
@@ -84,7 +85,7 @@ def run_command(args: argparse.Namespace, argv: list[str]) -> int:
         "complete": args.complete,
         "cfg_options": args.opts,
     }
-    return run_comparison(args, argv, compare_detectron2, lambda: own, _quiet())
+    return run_comparison(args, argv, compare_detectron2, files_of(args), own, _quiet())
 
 
 @contextmanager

@@ -153,28 +153,3 @@ def _mirrored(item: dict[str, Any]) -> Batch:
 
 def _on_own(model: Callable[[Batch], Batch]) -> Method:
     return lambda _, batch: model(batch)
-
-
-def matched_scale(
-    cost: Callable[[float], int], plain: int, wanted: int, tolerance: float = 0.03
-) -> float:
-    """Scale per side at which a larger input costs ``wanted`` operations.
-
-    A detector's cost is no polynomial in the scale (its heads see as many boxes at any size), so
-    the scale is sought: straight lines between logarithms of scale and cost.
-
-    Args:
-        cost: operations at a scale.
-        plain: operations at scale 1.
-        wanted: operations to match.
-        tolerance: of the cost, relative.
-    """
-    points = [(0.0, float(np.log(plain)))]
-    scale, target = max(1.0, wanted / plain) ** 0.5, float(np.log(wanted))
-    for _ in range(4):
-        points.append((float(np.log(scale)), float(np.log(cost(scale)))))
-        (x0, y0), (x1, y1) = sorted(points, key=lambda p: abs(p[1] - target))[:2]
-        if abs(y1 - target) < tolerance or abs(y0 - target) < tolerance or y0 == y1:
-            break
-        scale = max(1.0, float(np.exp(x0 + (target - y0) * (x1 - x0) / (y1 - y0))))
-    return float(np.exp(min(points, key=lambda p: abs(p[1] - target))[0]))

@@ -22,7 +22,9 @@ from ..settings import Settings
 from ..wrapper import detach, wrapped
 from .cost import Stopwatch, peak_memory, timed
 from .detectron2_build import Built, build
+from .detectron2_config import Options
 from .environment import chosen_device
+from .request import DEFAULT, Request
 from .runs import BaseSession, Run
 
 # Detectron2 takes as many batches for warming up.
@@ -34,13 +36,9 @@ class Session(BaseSession):
 
     Args:
         cfg: path of a yacs config or a LazyConfig, or one of them.
+        request: which images, and how they are run.
         options: overrides in the config's own syntax.
         dataset: name of the dataset; None = as the config says.
-        limit: first so many images only; None = all.
-        batch_size: images per batch; None = as the config says.
-        workers: processes that load data.
-        device: torch device; None = a GPU if there is one.
-        seed: of weights that no checkpoint has.
 
     Raises:
         ConfigError: the config has no test data or does not build.
@@ -50,30 +48,15 @@ class Session(BaseSession):
     def __init__(
         self,
         cfg: Any,
-        *,
-        options: Any = None,
+        request: Request = DEFAULT,
+        options: Options = None,
         dataset: str | None = None,
-        limit: int | None = None,
-        batch_size: int | None = None,
-        workers: int = 0,
-        device: str | torch.device | None = None,
-        seed: int = 0,
     ) -> None:
-        self.device = chosen_device(device)
-        self.cut = limit is not None
+        self.device = chosen_device(request.device)
+        self.cut = request.limit is not None
         self._folder = tempfile.mkdtemp(prefix="srt-compare-")
         try:
-            built: Built = build(
-                cfg,
-                options=options,
-                dataset=dataset,
-                limit=limit,
-                batch_size=batch_size,
-                workers=workers,
-                device=self.device,
-                seed=seed,
-                folder=self._folder,
-            )
+            built: Built = build(cfg, request, options, dataset, self.device, self._folder)
         except BaseException:
             self.close()
             raise

@@ -1,4 +1,4 @@
-"""Writing files that are either whole or not there."""
+"""Files that must be there, and writing files that are either whole or not there."""
 
 from __future__ import annotations
 
@@ -8,6 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import ConfigError
+
+
+def check_file(name: str, path: str | Path) -> None:
+    """Raise :class:`ConfigError` unless there is a file for the argument ``name``."""
+    if not Path(path).is_file():
+        raise ConfigError(f"Expected {name} to be a file, got {path}, which does not exist.")
 
 
 @contextmanager

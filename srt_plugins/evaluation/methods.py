@@ -7,6 +7,7 @@ the preprocessed input ``(B, C, H, W)`` and returns logits ``(B, K, H, W)``, or 
 
 from __future__ import annotations
 
+import math
 from contextlib import AbstractContextManager
 from typing import Any, Callable
 
@@ -105,23 +106,29 @@ def larger_input(scale: float, multiple: int = 1) -> Method:
     return method
 
 
-def matching_scale(plain: float, enlarged: float, count: int) -> float:
-    """Scale per side at which a larger input costs ``count`` plain forwards.
+def matching_scale(
+    cost: Callable[[float], int], plain: int, wanted: int, tolerance: float = 0.03
+) -> float:
+    """Scale per side at which a larger input costs ``wanted`` operations.
 
-    A transformer's cost is ``a s^2 + b s^4`` in the scale ``s`` (tokens, and attention between
-    them); two measured points give a and b.
+    Sought by straight lines between logarithms of scale and cost: what heads cost need not grow
+    with the image (a detector's see as many boxes at any size), attention grows with its square.
 
     Args:
+        cost: operations at a scale.
         plain: operations at scale 1.
-        enlarged: operations at scale ``sqrt(count)``.
-        count: forwards to match.
+        wanted: operations to match.
+        tolerance: of the cost, relative.
     """
-    b = (enlarged - count * plain) / (count**2 - count)
-    if b <= 0:
-        return count**0.5
-    a = plain - b
-    area = ((a * a + 4 * b * count * plain) ** 0.5 - a) / (2 * b)
-    return area**0.5
+    points = [(0.0, math.log(plain))]
+    scale, target = max(1.0, wanted / plain) ** 0.5, math.log(wanted)
+    for _ in range(4):
+        points.append((math.log(scale), math.log(cost(scale))))
+        (x0, y0), (x1, y1) = sorted(points, key=lambda p: abs(p[1] - target))[:2]
+        if abs(y1 - target) < tolerance or abs(y0 - target) < tolerance or y0 == y1:
+            break
+        scale = max(1.0, math.exp(x0 + (target - y0) * (x1 - x0) / (y1 - y0)))
+    return math.exp(min(points, key=lambda p: abs(p[1] - target))[0])
 
 
 def larger_size(size: tuple[int, int], scale: float, multiple: int) -> tuple[int, int]:

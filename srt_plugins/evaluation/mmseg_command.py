@@ -10,7 +10,7 @@ from typing import Any
 
 from ..core.translate import PADDINGS
 from ..errors import ConfigError
-from .command import add_arguments, run_comparison
+from .command import add_arguments, files_of, run_comparison
 from .keywords import literal
 from .mmseg_compare import compare_mmseg
 
@@ -50,7 +50,11 @@ def add_parser(frameworks: Any) -> None:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    rows, run = add_arguments(parser, "config file with test_dataloader and test_evaluator")
+    rows, run = add_arguments(
+        parser,
+        config="config file with test_dataloader and test_evaluator",
+        checkpoint="weights",
+    )
     rows.add_argument(
         "--complete",
         choices=PADDINGS,
@@ -65,13 +69,8 @@ def add_parser(frameworks: Any) -> None:
 
 def run_command(args: argparse.Namespace, argv: list[str]) -> int:
     """Compare, write the files, print."""
-    return run_comparison(
-        args,
-        argv,
-        compare_mmseg,
-        lambda: {"complete": args.complete, "cfg_options": _cfg_options(args.cfg_options)},
-        _quiet(),
-    )
+    own = {"complete": args.complete, "cfg_options": _cfg_options(args.cfg_options)}
+    return run_comparison(args, argv, compare_mmseg, files_of(args), own, _quiet())
 
 
 @contextmanager

@@ -9,14 +9,15 @@ from typing import Any
 
 from ..adapters import describe, find_backbone
 from ..wrapper import srt_enabled
-from .bootstrap import RESAMPLES
 from .checkpoint import load_weights
 from .environment import circumstances
+from .files import check_file
 from .methods import flip, inference_by, larger_input, output_ensemble
 from .mmseg_session import Session
-from .results import Comparison, compare
-from .rows import Row, RowArg, check_skip, keywords, plan
-from .runs import Progress, Runs, asked_settings, default_settings, views_of
+from .request import Request
+from .results import Comparison
+from .rows import Row, RowArg, keywords, plan
+from .runs import Runs, views_of
 
 
 def compare_mmseg(
@@ -24,18 +25,9 @@ def compare_mmseg(
     checkpoint: str | Path,
     rows: Sequence[RowArg] | None = None,
     *,
-    extra_rows: Sequence[RowArg] = (),
     complete: str | None = None,
-    skip: Sequence[str] = (),
-    limit: int | None = None,
-    batch_size: int | None = None,
-    workers: int = 0,
-    device: str | None = None,
-    seed: int = 0,
-    resamples: int = RESAMPLES,
-    trust_checkpoint: bool = False,
     cfg_options: dict[str, Any] | None = None,
-    progress: Progress | None = None,
+    **options: Any,
 ) -> Comparison:
     """Run a model with and without SRT, and with what SRT must beat, on the test data of a config.
 
@@ -43,23 +35,12 @@ def compare_mmseg(
         cfg: path of a config with test data, or an MMEngine ``Config``: a segmentor with
             ``IoUMetric``, or a ``DepthEstimator`` with ``DepthMetric``.
         checkpoint: weights.
-        rows: SRT rows, each :class:`~srt_plugins.Settings` or a dict of its keywords. None = the
-            default views without and with smoothing, or, where the config wraps its backbone, the
-            config's settings. The output ensemble and the larger input use the views of the first.
-        extra_rows: more SRT rows after those.
+        rows: SRT rows; see :class:`.request.Request`.
         complete: ``"zeros" | "replicate" | "reflect"``: how the preprocessor completes partial
             patches, in every row; None = as the config says.
-        skip: rows to leave out: ``"controls"``, ``"oe"``, ``"flip"``, ``"larger"``.
-        limit: first so many images; None = all.
-        batch_size: images per batch; None = as the config says.
-        workers: processes that load data.
-        device: torch device; None = a GPU if there is one.
-        seed: of the bootstrap and of MMEngine.
-        resamples: bootstrap resamples.
-        trust_checkpoint: load a checkpoint that holds more than plain tensors; this runs code
-            from the file.
         cfg_options: overrides of the config, by dotted key.
-        progress: see :data:`srt_plugins.evaluation.runs.Progress`.
+        **options: ``extra_rows, skip, limit, batch_size, workers, device, seed, resamples,
+            trust_checkpoint, progress``; see :class:`.request.Request`.
 
     Returns:
         All figures, with intervals; ``.save(path)`` writes JSON.
@@ -67,21 +48,12 @@ def compare_mmseg(
     Raises:
         SRTError: a bad argument, config or checkpoint; nothing has run by then.
     """
-    left_out = check_skip(skip)
-    asked, extra = asked_settings(rows, extra_rows, checkpoint)
-    with Session(
-        cfg,
-        options=cfg_options,
-        limit=limit,
-        batch_size=batch_size,
-        workers=workers,
-        device=device,
-        seed=seed,
-    ) as session:
-        loaded = load_weights(session.model, checkpoint, trust_checkpoint)
-        own = session.take_settings()
+    request = Request.of(rows, options)
+    check_file("checkpoint", checkpoint)
+    with Session(cfg, request, cfg_options) as session:
+        loaded = load_weights(session.model, checkpoint, request.trust_checkpoint)
+        settings = request.settings(session.take_settings())
         session.check()
-        settings = (default_settings(own) if asked is None else asked) + extra
         with session.completed(complete):
             srt = [
                 (s, views_of(session, s, srt_enabled(session.model, **keywords(s))))
@@ -89,20 +61,15 @@ def compare_mmseg(
             ]
         own_padding = complete is not None and complete != session.own_padding()
         free_padding = complete is None and session.replicating_matters()
-        planned = plan(srt, left_out, own_padding, free_padding)
-        runs = SegmentorRuns(session, complete, srt[0][1])
+        planned = plan(srt, request.left_out, own_padding, free_padding)
         notes = [text for text in (loaded.warning(),) if text]
-        planned, flops = runs.tried(planned, notes)
-        measured = runs.all_measured(planned, flops, len(session.dataset), progress)
-        found = compare(measured, session.classes, seed=seed, resamples=resamples)
-        found.notes = notes + session.notes()
+        found = SegmentorRuns(session, complete, srt[0][1]).compared(planned, notes, request)
+        found.notes += session.notes()
         found.context = {
             "config": str(cfg if isinstance(cfg, (str, Path)) else cfg.filename),
             "checkpoint": str(checkpoint),
             "complete": complete or session.own_padding(),
-            "limit": limit,
-            "seed": seed,
-            "resamples": resamples,
+            **request.record(),
             "batch_size": session.cfg.test_dataloader.get("batch_size", 1),
             "cfg_options": {str(k): str(v) for k, v in (cfg_options or {}).items()},
             **session.record(),

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, MissingDependencyError, SRTError
+from .files import check_file
+from .request import Request
 
 _TRAINING = (
     *("train_dataloader", "train_cfg", "optim_wrapper", "param_scheduler", "auto_scale_lr"),
@@ -51,8 +53,7 @@ def read_config(cfg: Any, options: dict[str, Any] | None) -> Any:
     from mmengine.config import Config
 
     if isinstance(cfg, (str, Path)):
-        if not Path(cfg).is_file():
-            raise ConfigError(f"Expected config to be a file, got {cfg}, which does not exist.")
+        check_file("config", cfg)
         try:
             read = Config.fromfile(str(cfg))
         except SRTError:
@@ -71,15 +72,13 @@ def read_config(cfg: Any, options: dict[str, Any] | None) -> Any:
     return read
 
 
-def prepared(cfg: Any, folder: str, batch_size: int | None, workers: int, seed: int) -> Any:
+def prepared(cfg: Any, folder: str, request: Request) -> Any:
     """The config with everything that testing does not need taken out.
 
     Args:
         cfg: is changed.
         folder: work_dir.
-        batch_size: None = as the config says.
-        workers: processes that load data.
-        seed: of MMEngine's random state.
+        request: batches, processes that load data, and MMEngine's random state.
 
     Raises:
         ConfigError: the config has no test data.
@@ -97,14 +96,14 @@ def prepared(cfg: Any, folder: str, batch_size: int | None, workers: int, seed: 
     cfg.log_level = "ERROR"
     cfg.default_hooks = dict.fromkeys(_HOOKS)
     cfg.experiment_name = f"srt_compare_{next(_count)}"
-    cfg.randomness = {"seed": seed}
+    cfg.randomness = {"seed": request.seed}
     cfg.setdefault("default_scope", "mmseg")
     loader = cfg.test_dataloader
-    if batch_size is not None:
-        loader.batch_size = batch_size
-    loader.num_workers = workers
-    loader.persistent_workers = workers > 0
-    if not workers:
+    if request.batch_size is not None:
+        loader.batch_size = request.batch_size
+    loader.num_workers = request.workers
+    loader.persistent_workers = request.workers > 0
+    if not request.workers:
         loader.pop("prefetch_factor", None)
     loader.sampler = {"type": "DefaultSampler", "shuffle": False}
     loader.pop("batch_sampler", None)
@@ -117,8 +116,6 @@ def limit_images(cfg: Any, limit: int) -> None:
     from mmengine.registry import DefaultScope
     from mmseg.registry import DATASETS
 
-    if limit < 1:
-        raise ConfigError(f"Expected limit to be at least 1, got {limit}.")
     dataset = cfg.test_dataloader.dataset
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         kind = DATASETS.get(dataset.type) if isinstance(dataset.type, str) else dataset.type

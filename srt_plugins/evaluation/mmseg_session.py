@@ -27,6 +27,7 @@ from ..wrapper import detach, wrapped
 from .cost import peak_memory, timed
 from .environment import chosen_device
 from .mmseg_config import import_mmseg, limit_images, prepared, read_config
+from .request import DEFAULT, Request
 from .runs import BaseSession, Run
 
 
@@ -35,12 +36,8 @@ class Session(BaseSession):
 
     Args:
         cfg: path of a config, or an MMEngine ``Config``.
+        request: which images, and how they are run.
         options: overrides, as MMEngine's ``--cfg-options``.
-        limit: first so many images only; None = all.
-        batch_size: images per batch; None = as the config says.
-        workers: processes that load data.
-        device: torch device; None = MMEngine's choice.
-        seed: of MMEngine's random state.
 
     Raises:
         ConfigError: the config has no test data or does not build.
@@ -48,23 +45,15 @@ class Session(BaseSession):
     """
 
     def __init__(
-        self,
-        cfg: Any,
-        *,
-        options: dict[str, Any] | None = None,
-        limit: int | None = None,
-        batch_size: int | None = None,
-        workers: int = 0,
-        device: str | torch.device | None = None,
-        seed: int = 0,
+        self, cfg: Any, request: Request = DEFAULT, options: dict[str, Any] | None = None
     ) -> None:
         import_mmseg()
-        self.device = chosen_device(device)
+        self.device = chosen_device(request.device)
         self._folder = tempfile.mkdtemp(prefix="srt-compare-")
         try:
-            self.cfg = prepared(read_config(cfg, options), self._folder, batch_size, workers, seed)
-            if limit is not None:
-                limit_images(self.cfg, limit)
+            self.cfg = prepared(read_config(cfg, options), self._folder, request)
+            if request.limit is not None:
+                limit_images(self.cfg, request.limit)
             self._build(cfg if isinstance(cfg, (str, Path)) else "the config")
         except BaseException:
             self.close()
@@ -89,6 +78,7 @@ class Session(BaseSession):
                 f"{' '.join(str(error).split())}. Check the model, the data paths and "
                 "custom_imports of the config."
             ) from error
+        self.classes = list(self.dataset.metainfo.get("classes") or ())
         self.collectors = collectors(self.evaluator.metrics, name, self.classes)
         if not len(self.dataset):
             raise ConfigError(f"Expected test data in {name}, got an empty dataset.")
@@ -112,9 +102,9 @@ class Session(BaseSession):
         shutil.rmtree(self._folder, ignore_errors=True)
 
     @property
-    def classes(self) -> list[str]:
-        """Class names of the data; depth needs none."""
-        return list(self.dataset.metainfo.get("classes") or ())
+    def images(self) -> int:
+        """How many images there are."""
+        return len(self.dataset)
 
     def check(self) -> None:
         """Raise :class:`ConfigError` unless the metrics take what the model returns."""

@@ -8,7 +8,7 @@ from typing import Any, Union
 
 from ..core.resample import smoothing_kernel
 from ..core.views import Views
-from ..errors import ConfigError, nearest
+from ..errors import ConfigError
 from ..settings import Settings
 
 RowArg = Union[Settings, Mapping[str, Any]]
@@ -57,17 +57,6 @@ def settings_of(row: RowArg) -> Settings:
 def keywords(settings: Settings) -> dict[str, Any]:
     """The settings as keywords (shallow: a list of views stays one)."""
     return {f.name: getattr(settings, f.name) for f in fields(settings)}
-
-
-def check_skip(skip: Sequence[str]) -> frozenset[str]:
-    """The rows to leave out, or a :class:`ConfigError`."""
-    for name in skip:
-        if name not in SKIPPABLE:
-            raise ConfigError(
-                f"Expected skip to name some of {', '.join(SKIPPABLE)}, got {name!r}; did you mean "
-                f"{nearest(name, SKIPPABLE, 1)}?"
-            )
-    return frozenset(skip)
 
 
 def plan(

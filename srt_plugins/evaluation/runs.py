@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Callable, TypeVar
 
 import torch
@@ -16,13 +15,13 @@ from ..errors import ConfigError, SRTError
 from ..settings import Settings
 from ..wrapper import wrapped
 from .cost import Peak, count_flops
+from .gains import compare
 from .methods import matching_scale
 from .metrics import Metric
-from .results import Measured
-from .rows import DEFAULT_ROWS, OWN, Row, RowArg, settings_of
+from .request import Progress, Request
+from .results import Comparison, Measured
+from .rows import OWN, Row
 
-# Called with the row, its number, the number of rows, the images done in it, the images in all.
-Progress = Callable[[str, int, int, int, int], None]
 Entered = TypeVar("Entered", bound="BaseSession")
 
 
@@ -41,6 +40,13 @@ class BaseSession:
     """A model with its test data; what those of all frameworks share."""
 
     model: Any
+    # Names of classes; none where there are none.
+    classes: list[str]
+
+    @property
+    def images(self) -> int:
+        """How many images there are."""
+        raise NotImplementedError
 
     def __enter__(self: Entered) -> Entered:
         return self
@@ -135,16 +141,19 @@ class Runs:
             return count_flops(self.session.first)
 
     def _matched(self, row: Row, plain: int, srt: int) -> Row:
-        """Set the scale at which the larger input costs what the views cost.
+        """Set the scale at which the larger input costs what SRT costs, heads and all.
 
         Args:
             row: the larger input's.
             plain: operations of the plain model.
             srt: operations of the first SRT row.
         """
-        n = len(self.views)
-        self.scale = n**0.5
-        self.scale = matching_scale(plain, self._count(row), n)
+
+        def cost(scale: float) -> int:
+            self.scale = scale
+            return self._count(row)
+
+        self.scale = matching_scale(cost, plain, srt)
         return replace(row, name=f"{row.name}, x{self.scale:.3g} per side")
 
     def measured(self, row: Row, flops: int, on_images: Any = None) -> Measured:
@@ -155,42 +164,24 @@ class Runs:
             row, run.metrics, run.reported, run.seconds, flops, run.peak.bytes, run.other_seconds
         )
 
-    def all_measured(
-        self, rows: list[Row], flops: dict[str, int], images: int, progress: Progress | None
-    ) -> list[Measured]:
-        """Run all rows, telling the progress."""
-        return [
-            self.measured(row, flops[row.name], _told(progress, rows, number, images))
-            for number, row in enumerate(rows)
+    def compared(self, rows: list[Row], notes: list[str], request: Request) -> Comparison:
+        """Try all rows, run those that can be run, and compare what they gave.
+
+        Args:
+            rows: planned ones.
+            notes: those of the comparison; gains what there is to say of rows.
+            request: how to compare.
+        """
+        kept, flops = self.tried(rows, notes)
+        images = self.session.images
+        measured = [
+            self.measured(row, flops[row.name], _told(request.progress, kept, number, images))
+            for number, row in enumerate(kept)
         ]
-
-
-def asked_settings(
-    rows: Sequence[RowArg] | None, extra_rows: Sequence[RowArg], checkpoint: str | Path
-) -> tuple[list[Settings] | None, list[Settings]]:
-    """Checked settings of the SRT rows, None for the default ones, and of those after them.
-
-    Raises:
-        ConfigError: no rows, a bad one, or a checkpoint that does not exist.
-    """
-    extra = [settings_of(row) for row in extra_rows]
-    asked = None if rows is None else [settings_of(row) for row in rows]
-    if asked is not None and not asked + extra:
-        raise ConfigError(
-            "Expected at least one SRT row, got none; leave rows out for the default."
-        )
-    if not Path(checkpoint).is_file():
-        raise ConfigError(
-            f"Expected checkpoint to be a file, got {checkpoint}, which does not exist."
-        )
-    return asked, extra
-
-
-def default_settings(own: Settings | None) -> list[Settings]:
-    """The SRT rows where none were asked for, given the settings of the config."""
-    if own is None or own.is_plain:
-        return [settings_of(row) for row in DEFAULT_ROWS]
-    return [own] if own.smooth is not None else [own, own.but(smooth=3)]
+        classes = self.session.classes
+        found = compare(measured, classes, seed=request.seed, resamples=request.resamples)
+        found.notes = notes
+        return found
 
 
 def views_of(

@@ -19,6 +19,7 @@ from srt_plugins.evaluation import compare_mmseg
 from srt_plugins.evaluation.checkpoint import load_weights
 from srt_plugins.evaluation.mmseg_compare import SegmentorRuns as Runs
 from srt_plugins.evaluation.mmseg_session import Session
+from srt_plugins.evaluation.request import Request
 from srt_plugins.evaluation.rows import plan, settings_of
 
 KERNELS = ("1x smoothing [1 2 1]/4", "1x smoothing [1 4 6 4 1]/16")
@@ -70,7 +71,7 @@ def run(tiny, tmp_path_factory):
 
 @pytest.fixture
 def session(tiny):
-    with Session(tiny.config, device="cpu") as opened:
+    with Session(tiny.config, Request(device="cpu")) as opened:
         load_weights(opened.model, tiny.checkpoint)
         yield opened
 
@@ -241,7 +242,7 @@ def test_slide_mode(tiny, tmp_path):
         "slide",
         "model = dict(test_cfg=dict(mode='slide', crop_size=(32, 32), stride=(24, 24)))",
     )
-    with Session(config, device="cpu", limit=1) as session:
+    with Session(config, Request(device="cpu", limit=1)) as session:
         load_weights(session.model, tiny.checkpoint)
         model = session.model.eval()
         inputs = torch.randn(1, 3, 48, 64)
@@ -321,6 +322,6 @@ def test_a_config_object_is_not_changed(tiny):
 
 def test_mmengine_s_log_is_usable_after_a_session(tiny):
     """MMEngine writes to every file of its current logger when weights are initialised."""
-    with Session(tiny.config, device="cpu"):
+    with Session(tiny.config, Request(device="cpu")):
         pass
     tiny.build(tiny.config).init_weights()

@@ -18,6 +18,7 @@ from srt_plugins.evaluation import compare_mmseg
 from srt_plugins.evaluation.checkpoint import load_weights
 from srt_plugins.evaluation.depth import FIGURES
 from srt_plugins.evaluation.mmseg_session import Session
+from srt_plugins.evaluation.request import Request
 
 from . import depth_models as models
 from .depth_models import PADDED, RANGE, cropped, depth_of, padded
@@ -158,7 +159,7 @@ def test_files(run):
 
 
 def test_depths_are_freed_as_they_come(tiny):
-    with Session(tiny.config, device="cpu") as session:
+    with Session(tiny.config, Request(device="cpu")) as session:
         load_weights(session.model, tiny.checkpoint)
         results = session.evaluator.metrics[0].results
         kept = []

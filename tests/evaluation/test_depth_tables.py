@@ -11,10 +11,11 @@ import pytest
 from srt_plugins.evaluation.bootstrap import draw
 from srt_plugins.evaluation.command import print_comparison
 from srt_plugins.evaluation.depth import FIGURES
+from srt_plugins.evaluation.gains import compare
 from srt_plugins.evaluation.metrics import DepthErrors, MeanIoU
 from srt_plugins.evaluation.plot import save_plot
 from srt_plugins.evaluation.report import footnotes, markdown, sheets
-from srt_plugins.evaluation.results import Comparison, Measured, compare
+from srt_plugins.evaluation.results import Comparison, Measured
 
 from .test_percent_tables import RIGHT, ROWS
 

@@ -24,6 +24,7 @@ from srt_plugins.evaluation import compare_detectron2
 from srt_plugins.evaluation.detectron2_checkpoint import load_detectron2_weights
 from srt_plugins.evaluation.detectron2_compare import DetectorRuns
 from srt_plugins.evaluation.detectron2_session import Session
+from srt_plugins.evaluation.request import Request
 from srt_plugins.evaluation.rows import plan, settings_of
 
 from . import detectron2_models as models
@@ -202,7 +203,7 @@ def test_batches_and_overrides(dense, dense_run):
 def test_everything_is_put_back(request, name):
     """Each row runs as if it were the only one; nothing stays on the model or in the catalogs."""
     made = request.getfixturevalue(name)
-    with Session(made.config, device="cpu", limit=2) as session:
+    with Session(made.config, Request(device="cpu", limit=2)) as session:
         load_detectron2_weights(session.model, made.checkpoint)
         settings = [settings_of(row) for row in ({}, {"smooth": 3})]
         srt = [(s, resolve(s.views, s.level, 8)) for s in settings]

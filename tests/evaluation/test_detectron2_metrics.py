@@ -19,7 +19,8 @@ from srt_plugins.detectron2 import register_scenes
 from srt_plugins.errors import ConfigError
 from srt_plugins.evaluation.bootstrap import draw
 from srt_plugins.evaluation.detectron2_metrics import Collector, collectors
-from srt_plugins.evaluation.results import Measured, compare
+from srt_plugins.evaluation.gains import compare
+from srt_plugins.evaluation.results import Measured
 from srt_plugins.evaluation.rows import Row
 
 IMAGES, SIZE = 8, (64, 96)

@@ -23,7 +23,7 @@ from srt_plugins.cli import main
 from srt_plugins.errors import CheckpointError, ConfigError
 from srt_plugins.evaluation import compare_detectron2
 from srt_plugins.evaluation.detectron2_checkpoint import load_detectron2_weights
-from srt_plugins.evaluation.detectron2_methods import larger_images, matched_scale, on_logits
+from srt_plugins.evaluation.detectron2_methods import larger_images, on_logits
 from srt_plugins.evaluation.methods import flip
 
 from ..detectron2 import tiny
@@ -258,19 +258,6 @@ def test_without_detectron2(made, tmp_path):
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith("srt: error: Comparing Detectron2 models needs detectron2, which is not")
     assert line.endswith("https://detectron2.readthedocs.io/tutorials/install.html")
-
-
-@pytest.mark.parametrize("constant", [0.0, 0.3, 0.8])
-@pytest.mark.parametrize("share", [1.0, 1.7, 4.0, 9.0])
-def test_matched_scale(constant, share):
-    """Costs with a part that no image size changes, as a detector's heads have."""
-
-    def cost(scale: float) -> int:
-        return round(1e9 * (constant + (1 - constant) * (0.7 * scale**2 + 0.3 * scale**4)))
-
-    wanted = round(share * 1e9)
-    found = cost(matched_scale(cost, cost(1.0), wanted))
-    assert found == pytest.approx(wanted, rel=0.1)
 
 
 def test_flip_of_logits_by_hand(made):

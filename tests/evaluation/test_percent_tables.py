@@ -7,9 +7,10 @@ import math
 import numpy as np
 
 from srt_plugins.evaluation.figure import MainFigure
+from srt_plugins.evaluation.gains import compare
 from srt_plugins.evaluation.metrics import MeanIoU, Reported
 from srt_plugins.evaluation.report import markdown
-from srt_plugins.evaluation.results import Comparison, Measured, compare
+from srt_plugins.evaluation.results import Comparison, Measured
 from srt_plugins.evaluation.rows import Row, settings_of
 
 ROWS = (

@@ -13,10 +13,11 @@ from srt_plugins.core.views import resolve
 from srt_plugins.errors import ConfigError
 from srt_plugins.evaluation.command import print_comparison
 from srt_plugins.evaluation.files import output_folder, replacing
+from srt_plugins.evaluation.gains import compare
 from srt_plugins.evaluation.metrics import MeanIoU
 from srt_plugins.evaluation.plot import dodged, save_plot
 from srt_plugins.evaluation.report import footnotes, markdown, rich_table, sheets
-from srt_plugins.evaluation.results import Comparison, Measured, compare
+from srt_plugins.evaluation.results import Comparison, Measured
 from srt_plugins.evaluation.rows import plan, settings_of
 
 
