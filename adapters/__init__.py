@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Callable
 
-from srt_plugins.adapters import detectron2, locate, mmseg, timm
+from srt_plugins.adapters import detectron2, locate, mmseg, timm, transformers
 from srt_plugins.adapters.base import Adapter
 from torch import nn
 
@@ -28,6 +28,7 @@ _LIBRARIES: list[Callable[[nn.Module], Adapter | None]] = [
     mmseg.describe,
     detectron2.describe,
     timm.describe,
+    transformers.describe,
 ]
 
 
