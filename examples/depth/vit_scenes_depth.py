@@ -12,7 +12,6 @@ depth_range = dict(min_depth=0.001, max_depth=80.0)  # metres; sky and what is f
 linear_head = dict(
     type="DINOv2LinearDepthHead",
     in_channels=[192] * 4,
-    in_index=[0, 1, 2, 3],
     n_bins=128,
     loss_decode=dict(type="SiLogLoss"),
     **depth_range,

@@ -3,8 +3,8 @@
 # As released: normed features of the last layer; the shorter side resized to 512 pixels; windows of
 # 512 x 512 pixels every 341, which the backbone completes to 518 x 518 (37 x 37 patches of 14) with
 # zeros on all sides. The heads named `ms` read the last four layers (out_indices=(-4, -3, -2, -1),
-# four in_channels, in_index=[0, 1, 2, 3]), with windows of 640 every 320, and DINOv2 averages five
-# scales and flips with them.
+# four in_channels), with windows of 640 every 320, and DINOv2 averages five scales and flips with
+# them.
 #
 # Tested with the checkpoint of the head alone, which is all that DINOv2 ships; the backbone's is
 # fetched when the model is built (checkpoint= takes a file too).
@@ -22,7 +22,6 @@ model = dict(
     backbone=dict(type="DINOv2", out_indices=(-1,), pad=True),
     decode_head=dict(
         type="DINOv2LinearHead",
-        in_index=[0],
         align_corners=False,
         loss_decode=dict(type="CrossEntropyLoss", use_sigmoid=False),
     ),

@@ -11,5 +11,5 @@ model = dict(
         out_indices=(2, 5, 8, 11),
         checkpoint="https://dl.fbaipublicfiles.com/dinov2/dinov2_vitb14/dinov2_vitb14_pretrain.pth",
     ),
-    decode_head=dict(type="DINOv2LinearDepthHead", in_channels=[768] * 4, in_index=[0, 1, 2, 3]),
+    decode_head=dict(type="DINOv2LinearDepthHead", in_channels=[768] * 4),
 )

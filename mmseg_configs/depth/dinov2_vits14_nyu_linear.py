@@ -11,5 +11,5 @@ model = dict(
         out_indices=(11,),
         checkpoint="https://dl.fbaipublicfiles.com/dinov2/dinov2_vits14/dinov2_vits14_pretrain.pth",
     ),
-    decode_head=dict(type="DINOv2LinearDepthHead", in_channels=[384], in_index=[0]),
+    decode_head=dict(type="DINOv2LinearDepthHead", in_channels=[384]),
 )

@@ -1,4 +1,5 @@
-"""The MMSegmentation plugin: a backbone type, a hook, a data preprocessor and a dataset.
+"""The MMSegmentation plugin: backbone types, depth and segmentation heads, a hook, a data
+preprocessor and a dataset.
 
 Importing it registers them; in a config, ``custom_imports = dict(imports=["srt_plugins.mmseg"])``
 does. Runs on the full mmcv and on mmcv-lite.

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from mmseg.models.utils import resize
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..errors import ConfigError
 
@@ -87,6 +86,17 @@ class DepthHeadMixin:
         output = output.float()
         return output.sigmoid() * self.max_depth if scale_up else output.relu() + self.min_depth
 
+    def _transform_inputs(self, inputs: Any) -> list:
+        """The chosen ``[map, class token]`` pairs."""
+        chosen = super()._transform_inputs(inputs)  # type: ignore[misc]
+        for pair in chosen:
+            if not isinstance(pair, (list, tuple)) or len(pair) != 2:
+                raise ConfigError(
+                    f"Expected [map, class token] pairs for {type(self).__name__}, got "
+                    f"{type(pair).__name__}. Set output_cls_token=True on the backbone."
+                )
+        return chosen
+
     def predict_by_feat(self, depth: Tensor, batch_img_metas: list[dict]) -> Tensor:
         """Depth within the range, at the size of the image; see ``BaseDecodeHead``."""
         depth = depth.clamp(self.min_depth, self.max_depth)
@@ -102,18 +112,13 @@ class DepthHeadMixin:
         # Losses know pixels without a depth by a depth of zero; an image with none but those has
         # no loss, and no gradient that is not a number.
         some = valid.flatten(1).any(1)
+        truth = torch.where(valid, truth, torch.zeros_like(truth))
         losses: dict[str, Tensor] = {}
         many = isinstance(self.loss_decode, nn.ModuleList)
         for loss in self.loss_decode if many else [self.loss_decode]:
             value = depth.sum() * 0
             if some.any():
-                value = loss(depth[some], (truth * valid)[some])
+                value = loss(depth[some], truth[some])
             name = loss.loss_name
             losses[name] = losses[name] + value if name in losses else value
         return losses
-
-
-def upsample(x: Tensor, factor: int) -> Tensor:
-    """A map enlarged bilinearly by a whole factor; itself for 1."""
-    size = [n * factor for n in x.shape[2:]]
-    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)

@@ -110,7 +110,7 @@ class DINOv2(VisionTransformer or nn.Module):  # type: ignore[misc]
         self.final_norm = final_norm
         self.pad = pad
         depth = len(self.blocks)
-        self.out_indices = tuple(i + depth if i < 0 else i for i in out_indices)
+        self.out_indices = tuple(sorted({i + depth if i < 0 else i for i in out_indices}))
         if not out_indices or not all(0 <= i < depth for i in self.out_indices):
             raise ConfigError(
                 f"Expected out_indices to name some of the {depth} blocks, got {out_indices}."

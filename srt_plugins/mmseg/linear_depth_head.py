@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from mmseg.models.utils import resize
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from .depth_head import DepthHeadMixin, bin_centres, expected_depth, upsample
+from .depth_head import DepthHeadMixin, bin_centres, expected_depth
 from .dinov2_weights import WholeHead
 
 
@@ -24,7 +25,8 @@ class DINOv2LinearDepthHead(WholeHead, DepthHeadMixin, BaseDecodeHead):
 
     Args:
         in_channels: channels of each map that is used.
-        in_index: which of the backbone's outputs; as many as ``in_channels``.
+        in_index: which of the backbone's outputs; None = the first, one for each of
+            ``in_channels``.
         min_depth, max_depth: metres; the range of the bins and of predictions.
         n_bins, bins_strategy, norm_strategy: see :func:`.depth_head.bin_centres` and
             :func:`.depth_head.expected_depth`.
@@ -40,7 +42,7 @@ class DINOv2LinearDepthHead(WholeHead, DepthHeadMixin, BaseDecodeHead):
     def __init__(
         self,
         in_channels: Sequence[int],
-        in_index: Sequence[int] = (0,),
+        in_index: Sequence[int] | None = None,
         min_depth: float = 0.001,
         max_depth: float = 10.0,
         n_bins: int = 256,
@@ -56,7 +58,7 @@ class DINOv2LinearDepthHead(WholeHead, DepthHeadMixin, BaseDecodeHead):
         super().__init__(
             in_channels=list(in_channels),
             channels=channels,
-            in_index=list(in_index),
+            in_index=list(in_index or range(len(in_channels))),
             input_transform="multiple_select",
             num_classes=1,
             threshold=0.5,  # of no use for depth; without it, a warning
@@ -81,7 +83,9 @@ class DINOv2LinearDepthHead(WholeHead, DepthHeadMixin, BaseDecodeHead):
         ]
         # DINOv2 enlarges first. A 1 x 1 convolution and a bilinear enlargement commute, and this
         # way round costs a fraction.
-        logits = upsample(self.conv_depth(torch.cat(maps, 1)), self.upsample)
+        logits = self.conv_depth(torch.cat(maps, 1))
+        size = [n * self.upsample for n in logits.shape[2:]]
+        logits = resize(logits, size=size, mode="bilinear", align_corners=self.align_corners)
         if self.classify:
             return expected_depth(logits, self.bins, self.norm_strategy)
         return self._regress(logits, self.scale_up)

@@ -22,7 +22,8 @@ class DINOv2LinearHead(WholeHead, BaseDecodeHead):
 
     Args:
         in_channels: channels of each map that is used.
-        in_index: which of the backbone's outputs; as many as ``in_channels``.
+        in_index: which of the backbone's outputs; None = the first, one for each of
+            ``in_channels``.
         **keywords: those of ``BaseDecodeHead`` (``num_classes``, ``loss_decode``, ...).
 
     Inputs are maps of one size, normed (``final_norm=True``) for the released heads. ``forward``
@@ -30,11 +31,11 @@ class DINOv2LinearHead(WholeHead, BaseDecodeHead):
     """
 
     def __init__(
-        self, in_channels: Sequence[int], in_index: Sequence[int] = (0,), **keywords: Any
+        self, in_channels: Sequence[int], in_index: Sequence[int] | None = None, **keywords: Any
     ) -> None:
         super().__init__(
             in_channels=list(in_channels),
-            in_index=list(in_index),
+            in_index=list(in_index or range(len(in_channels))),
             channels=sum(in_channels),
             input_transform="resize_concat",
             **{"dropout_ratio": 0.0, **keywords},

@@ -102,11 +102,23 @@ def test_unreadable_checkpoints_are_refused(tmp_path):
 
 
 def test_a_url_is_read_from_the_cache_of_torch_hub(tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    (tmp_path / "checkpoints").mkdir()
-    saved(tmp_path / "checkpoints" / "tiny.pth", backbone_shapes(**TINY_SHAPE))
-    model = tiny(checkpoint="https://localhost/some/where/tiny.pth")
-    assert model.is_init
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    saved(tmp_path / "hub" / "checkpoints" / "tiny.pth", backbone_shapes(**TINY_SHAPE))
+    assert tiny(checkpoint="http://localhost:9/some/where/tiny.pth").is_init
+    with pytest.raises(CheckpointError, match=r"other\.pth: .*or put it at .*other\.pth"):
+        tiny(checkpoint="http://localhost:9/some/where/other.pth")  # a port that nobody serves
+    assert not (tmp_path / "hub" / "checkpoints" / "other.pth").exists()
+
+
+def test_the_backbone_is_taken_from_the_checkpoint_of_a_whole_model(tmp_path):
+    state = random(backbone_shapes(**TINY_SHAPE))
+    whole = {f"backbone.{key}": value for key, value in state.items()}
+    whole["decode_head.conv_seg.bias"] = torch.zeros(3)
+    torch.save({"meta": {}, "state_dict": whole}, tmp_path / "whole.pth")
+    model = tiny(checkpoint=str(tmp_path / "whole.pth"))
+    own = model.state_dict()
+    assert all(torch.equal(own[key], state[key]) for key in own)
 
 
 @pytest.mark.parametrize("registers", [0, 2])

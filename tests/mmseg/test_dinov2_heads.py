@@ -40,19 +40,11 @@ HEADS = {
 
 
 def depth_head(channels, **keywords):
-    index = list(range(len(channels)))
-    return dict(type="DINOv2LinearDepthHead", in_channels=channels, in_index=index, **keywords)
+    return dict(type="DINOv2LinearDepthHead", in_channels=channels, **keywords)
 
 
-def seg_head(channels, classes, **keywords):
-    index = list(range(len(channels)))
-    return dict(
-        type="DINOv2LinearHead",
-        in_channels=channels,
-        in_index=index,
-        num_classes=classes,
-        **keywords,
-    )
+def seg_head(channels, classes):
+    return dict(type="DINOv2LinearHead", in_channels=channels, num_classes=classes)
 
 
 def build(config):
@@ -218,6 +210,13 @@ def test_dpt_depth_is_sixteen_times_the_token_grid_and_uses_class_tokens():
         assert ((head(inputs) > 0) & (head(inputs) < head.max_depth)).all()
 
 
+@pytest.mark.parametrize("kind", ["linear", "dpt"])
+def test_maps_without_class_tokens_are_refused(kind):
+    head = MODELS.build(HEADS[kind](16)[0])
+    with pytest.raises(ConfigError, match="got Tensor. Set output_cls_token=True"):
+        head([grid for grid, _ in pairs(16)])
+
+
 @pytest.mark.parametrize("layers", [1, 4])
 def test_linear_segmentation_is_batch_norm_and_one_matrix(layers):
     head = build(seg_head([6] * layers, 5))
@@ -254,6 +253,7 @@ def test_loss_is_over_pixels_of_a_depth_within_the_range():
     truth = torch.rand(3, 12, 20) * 30 + 0.5
     truth[0, :4] = 0
     truth[1] = 0  # sky only
+    truth[2, 5, 5] = math.inf
     assert (truth > 20).any()
     depth = (torch.rand(3, 1, 12, 20) * 25 + 0.1).requires_grad_()
     losses = head.loss_by_feat(depth, [sample(t) for t in truth])
