@@ -10,6 +10,7 @@ from . import __version__
 from .errors import SRTError
 from .evaluation.detectron2_command import add_parser as add_compare_detectron2
 from .evaluation.mmseg_command import add_parser as add_compare_mmseg
+from .evaluation.transformers_command import add_parser as add_compare_transformers
 
 # Exit codes: a mistake of the caller's (also argparse's own code), anything else, Ctrl-C.
 USER_ERROR, FAILURE, INTERRUPTED = 2, 1, 130
@@ -31,6 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
     frameworks = compare.add_subparsers(dest="framework", metavar="FRAMEWORK", required=True)
     add_compare_mmseg(frameworks)
     add_compare_detectron2(frameworks)
+    add_compare_transformers(frameworks)
     return parser
 
 

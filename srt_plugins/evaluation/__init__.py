@@ -6,5 +6,13 @@ from .detectron2_compare import compare_detectron2
 from .mmseg_compare import compare_mmseg
 from .results import Comparison, Result
 from .rows import DEFAULT_ROWS
+from .transformers_compare import compare_transformers
 
-__all__ = ["DEFAULT_ROWS", "Comparison", "Result", "compare_detectron2", "compare_mmseg"]
+__all__ = [
+    "DEFAULT_ROWS",
+    "Comparison",
+    "Result",
+    "compare_detectron2",
+    "compare_mmseg",
+    "compare_transformers",
+]

@@ -18,6 +18,7 @@ _PACKAGES = (
     *("srt-plugins", "torch", "numpy"),
     *("mmengine", "mmsegmentation", "mmcv", "mmcv-lite"),
     *("detectron2", "fvcore", "pycocotools"),
+    *("transformers", "torchvision", "pillow"),
 )
 
 

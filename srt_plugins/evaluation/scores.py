@@ -30,6 +30,35 @@ def stack_areas(results: Iterable[Any]) -> np.ndarray:
     return np.stack(images)
 
 
+def pixel_counts(
+    prediction: np.ndarray, truth: np.ndarray, classes: int, ignore_index: int = 255
+) -> np.ndarray:
+    """Intersection, union, predicted and labelled pixels of each class, ``(4, C)`` float64.
+
+    Args:
+        prediction: class ids, ``(H, W)``.
+        truth: class ids, ``(H, W)``; pixels of ``ignore_index`` do not count.
+        classes: how many.
+        ignore_index: of pixels without a label.
+
+    Raises:
+        ConfigError: maps of different sizes.
+    """
+    if prediction.shape != truth.shape:
+        raise ConfigError(
+            f"Expected a prediction of the size of the labels, {truth.shape}, got "
+            f"{prediction.shape}."
+        )
+    there = truth != ignore_index
+    predicted, labelled = prediction[there], truth[there]
+    common, predicted, labelled = (
+        np.bincount(ids, minlength=classes)
+        for ids in (predicted[predicted == labelled], predicted, labelled)
+    )
+    counts = [common, predicted + labelled - common, predicted, labelled]
+    return np.stack(counts).astype(np.float64)
+
+
 def class_iou(totals: np.ndarray, nan_to_num: float | None = None) -> np.ndarray:
     """IoU of each class in percent, ``(..., C)``; NaN for a class that is nowhere.
 

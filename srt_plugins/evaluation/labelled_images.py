@@ -1,0 +1,271 @@
+"""Images with what is true of them: a folder, or the procedural scenes.
+
+A folder holds ``images/*.jpg`` or ``.png`` and, by the same stem, one of
+
+=========== ===============================================================================
+depth       ``depth/*.png`` (16-bit, units of which there are ``depth_scale`` per metre, 0 where
+            nothing is known) or ``depth/*.npy`` (floats in metres)
+labels      ``labels/*.png`` or ``annotations/*.png`` (8-bit class ids)
+=========== ===============================================================================
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..errors import ConfigError
+from ..scenes import CLASSES, SPLIT_SEEDS, Scenes
+
+SCENES = "scenes"
+_SCENES = 100
+_IMAGES = (".jpg", ".jpeg", ".png")
+_FOLDERS = {"depth": ("depth",), "semantic": ("labels", "annotations")}
+_ENDINGS = {"depth": (".png", ".npy"), "semantic": (".png",)}
+
+
+class LabelledImages(Protocol):
+    """Images with depth ``(H, W)`` in metres or class ids ``(H, W)``."""
+
+    sizes: list[tuple[int, int]]
+
+    def image(self, index: int) -> Any:
+        """The image, for Pillow."""
+        ...
+
+    def truth(self, index: int) -> np.ndarray:
+        """Depth in metres (float64) or class ids (int64), ``(H, W)``."""
+        ...
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How truth is read from files.
+
+    Attributes:
+        depth_scale: units of a depth PNG per metre.
+        classes: how many classes labels may have.
+        ignore_index: label of pixels that are not judged.
+        reduce_labels: label 0 is unlabelled and the others are one lower, as the image processors'
+            ``do_reduce_labels`` has it.
+    """
+
+    depth_scale: float = 1000.0
+    classes: int = 0
+    ignore_index: int = 255
+    reduce_labels: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.depth_scale > 0:
+            raise ConfigError(
+                f"Expected depth_scale to be units per metre, above 0, got {self.depth_scale}."
+            )
+
+    def depth(self, path: Path) -> np.ndarray:
+        """Depth of a file in metres."""
+        stored = _read(path)
+        if path.suffix == ".npy":
+            if stored.dtype.kind != "f":
+                raise ConfigError(
+                    f"Expected {path} to hold depth in metres as floats, got {stored.dtype}."
+                )
+            return stored.astype(np.float64)
+        return stored.astype(np.float64) / self.depth_scale
+
+    def labels(self, path: Path) -> np.ndarray:
+        """Class ids of a file, checked."""
+        stored = _read(path).astype(np.int64)
+        labels = stored
+        if self.reduce_labels:
+            labels = np.where(stored == 0, self.ignore_index, stored - 1)
+            labels[stored == self.ignore_index] = self.ignore_index
+        known = labels[labels != self.ignore_index]
+        if known.size and known.max() >= self.classes:
+            raise ConfigError(
+                f"Expected labels 0 to {self.classes - 1} or ignore_index={self.ignore_index} in "
+                f"{path}, as the model's id2label has {self.classes} classes, got {known.max()}; "
+                "check --reduce-labels and --ignore-index."
+            )
+        return labels
+
+
+class Folder:
+    """A folder of images with truth; see the module for what it holds.
+
+    Args:
+        root: the folder.
+        task: ``"depth"`` or ``"semantic"``.
+        reading: how files are read.
+        limit: first so many images by name; None = all.
+
+    Raises:
+        ConfigError: no images, or one whose truth is missing, of another size or kind.
+    """
+
+    def __init__(self, root: str | Path, task: str, reading: Reading, limit: int | None) -> None:
+        self.task = task
+        self.reading = reading
+        self.paths = _images(Path(root))[:limit]
+        self.truths = _truths(Path(root), task, self.paths)
+        self.sizes = [_checked_size(i, t, task) for i, t in zip(self.paths, self.truths)]
+
+    def image(self, index: int) -> Any:
+        """The image, for Pillow."""
+        from PIL import Image
+
+        with Image.open(self.paths[index]) as opened:
+            return opened.convert("RGB")
+
+    def truth(self, index: int) -> np.ndarray:
+        """Depth in metres or class ids, ``(H, W)``."""
+        read = self.reading.depth if self.task == "depth" else self.reading.labels
+        return read(self.truths[index])
+
+
+class RenderedScenes:
+    """Procedural scenes.
+
+    Args:
+        split: ``"train"``, ``"val"`` or ``"test"``.
+        task: ``"depth"`` or ``"semantic"``.
+        limit: how many; None = 100.
+    """
+
+    def __init__(self, split: str, task: str, limit: int | None) -> None:
+        self.task = task
+        self.scenes = Scenes(split, limit or _SCENES)
+        self.sizes = [self.scenes.size] * len(self.scenes)
+
+    def image(self, index: int) -> Any:
+        """The image, for Pillow."""
+        from PIL import Image
+
+        return Image.fromarray(self.scenes[index].image)
+
+    def truth(self, index: int) -> np.ndarray:
+        """Depth in metres, 0 in the sky, or class ids, ``(H, W)``."""
+        scene = self.scenes[index]
+        if self.task == "depth":
+            return scene.depth.astype(np.float64)
+        return scene.labels.astype(np.int64)
+
+
+def open_images(
+    dataset: str | Path, task: str, reading: Reading, limit: int | None = None
+) -> LabelledImages:
+    """The images of a folder, or ``"scenes"``, ``"scenes:val"``, ``"scenes:test"``.
+
+    Raises:
+        ConfigError: nothing of that kind, or data that cannot be used.
+    """
+    name, _, split = str(dataset).partition(":")
+    if name == SCENES:
+        split = split or "val"
+        if split not in SPLIT_SEEDS:
+            raise ConfigError(
+                f"Expected scenes:<split> with a split of {', '.join(SPLIT_SEEDS)}, got "
+                f"{dataset!r}."
+            )
+        if task == "semantic" and reading.classes != len(CLASSES):
+            raise ConfigError(
+                f"Expected a model of the {len(CLASSES)} classes of the scenes "
+                f"({', '.join(CLASSES)}), got one whose id2label has {reading.classes}; give a "
+                "folder with images/ and labels/ of the model's own classes."
+            )
+        return RenderedScenes(split, task, limit)
+    if not Path(dataset).is_dir():
+        raise ConfigError(
+            f"Expected dataset to be a folder, or scenes, scenes:val or scenes:test, got "
+            f"{dataset}, which does not exist."
+        )
+    return Folder(dataset, task, reading, limit)
+
+
+def _images(root: Path) -> list[Path]:
+    folder = root / "images"
+    found = (p for p in folder.glob("*") if p.suffix.lower() in _IMAGES)
+    paths = sorted(found, key=lambda path: path.name)
+    if not paths:
+        raise ConfigError(
+            f"Expected {folder} to hold images that end in {', '.join(_IMAGES)}, got "
+            f"{'none' if folder.is_dir() else 'no such folder'}."
+        )
+    for one, other in zip(paths, paths[1:]):
+        if one.stem == other.stem:
+            raise ConfigError(
+                f"Expected one image for each stem, got {one.name} and {other.name} in {folder}."
+            )
+    return paths
+
+
+def _truths(root: Path, task: str, images: list[Path]) -> list[Path]:
+    names = _FOLDERS[task]
+    folder = next((root / name for name in names if (root / name).is_dir()), None)
+    if folder is None:
+        raise ConfigError(
+            f"Expected {root} to hold a folder {' or '.join(names)} beside images, for a model of "
+            f"{'depth' if task == 'depth' else 'semantic segmentation'}, got none."
+        )
+    found = []
+    for image in images:
+        choices = [folder / f"{image.stem}{ending}" for ending in _ENDINGS[task]]
+        there = [path for path in choices if path.is_file()]
+        if len(there) != 1:
+            raise ConfigError(
+                f"Expected one of {', '.join(str(path) for path in choices)} for {image}, got "
+                f"{'both' if there else 'none'}."
+            )
+        found += there
+    return found
+
+
+def _checked_size(image: Path, truth: Path, task: str) -> tuple[int, int]:
+    """Height and width of an image, after a look at the head of its truth's file."""
+    from PIL import Image
+
+    try:
+        with Image.open(image) as opened:
+            size = (opened.height, opened.width)
+    except OSError as error:
+        raise ConfigError(f"Expected {image} to be an image, got: {error}.") from error
+    try:
+        if truth.suffix == ".npy":
+            own: Any = np.load(truth, mmap_mode="r").shape
+        else:
+            with Image.open(truth) as opened:
+                own, mode = (opened.height, opened.width), opened.mode
+            _check_mode(truth, mode, task)
+    except (OSError, ValueError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"Expected {truth} to hold a map, got: {error}.") from error
+    if own != size:
+        raise ConfigError(
+            f"Expected {truth} of the size of {image.name}, {size}, got {own} (height, width)."
+        )
+    return size
+
+
+def _check_mode(path: Path, mode: str, task: str) -> None:
+    if task == "depth" and not mode.startswith("I"):
+        raise ConfigError(
+            f"Expected {path} to be a 16-bit PNG of depth, got one of Pillow's mode {mode!r}, "
+            "which has 8 bits; a coloured or normalised picture of depth holds no metres."
+        )
+    if task == "semantic" and mode not in ("L", "P"):
+        raise ConfigError(
+            f"Expected {path} to be an 8-bit PNG of class ids, got one of Pillow's mode {mode!r}; "
+            "colours must be turned into ids first."
+        )
+
+
+def _read(path: Path) -> np.ndarray:
+    from PIL import Image
+
+    if path.suffix == ".npy":
+        return np.asarray(np.load(path))
+    with Image.open(path) as opened:
+        return np.asarray(opened)

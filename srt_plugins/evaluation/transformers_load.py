@@ -1,0 +1,192 @@
+"""Models and image processors of transformers, as ``save_pretrained`` writes them."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import CheckpointError, ConfigError, MissingDependencyError, SRTError
+from .checkpoint import LoadReport
+
+DTYPES = ("float32", "bfloat16", "float16")
+# Task, auto class, and the table of the architectures that it builds.
+_AUTO = (
+    ("depth", "AutoModelForDepthEstimation", "MODEL_FOR_DEPTH_ESTIMATION_MAPPING_NAMES"),
+    (
+        "semantic",
+        "AutoModelForSemanticSegmentation",
+        "MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES",
+    ),
+    (
+        "semantic",
+        "AutoModelForUniversalSegmentation",
+        "MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING_NAMES",
+    ),
+)
+_POST = {
+    "depth": "post_process_depth_estimation",
+    "semantic": "post_process_semantic_segmentation",
+}
+
+
+@dataclass
+class Loaded:
+    """A model with its image processor; the task is ``"depth"`` or ``"semantic"``."""
+
+    model: nn.Module
+    processor: Any
+    task: str
+    report: LoadReport
+
+    @property
+    def config(self) -> Any:
+        """The model's config."""
+        return self.model.config
+
+
+def import_transformers() -> None:
+    """Raise :class:`MissingDependencyError` unless transformers and Pillow are installed."""
+    for package, name in (("transformers", "transformers"), ("PIL", "pillow")):
+        try:
+            found = importlib.util.find_spec(package)
+        except ValueError:  # blocked by a None in sys.modules
+            found = None
+        if found is None:
+            raise MissingDependencyError(
+                f"Comparing models of transformers needs {name}, which is not installed: "
+                "pip install 'srt-plugins[transformers]' pillow."
+            )
+
+
+def load(
+    model: str | Path, device: torch.device, dtype: str | None = None, trust: bool = False
+) -> Loaded:
+    """A model in eval mode with its image processor.
+
+    Args:
+        model: a folder that ``save_pretrained`` wrote, or a name that transformers finds.
+        device: that of the model.
+        dtype: one of :data:`DTYPES`; None = as the weights are saved.
+        trust: load pickled weights that hold more than plain tensors; this runs code from them.
+
+    Raises:
+        ConfigError: no such model, no image processor, or a task that cannot be compared.
+        CheckpointError: weights that cannot be loaded.
+    """
+    import transformers
+
+    if dtype is not None and dtype not in DTYPES:
+        raise ConfigError(f"Expected dtype to be one of {', '.join(DTYPES)}, got {dtype!r}.")
+    _check_folder(model)
+    with _told(ConfigError, f"{model} to be {_kind(model)} with a config.json"):
+        config = transformers.AutoConfig.from_pretrained(model)
+    task, auto = _auto_class(config, model)
+    with _told(
+        ConfigError,
+        f"{model} to hold a preprocessor_config.json that transformers reads",
+        "save the model's image processor beside it: "
+        "AutoImageProcessor.from_pretrained(<its name>).save_pretrained(<the folder>)",
+    ):
+        processor = transformers.AutoImageProcessor.from_pretrained(model)
+    if not hasattr(processor, _POST[task]):
+        raise ConfigError(
+            f"Expected an image processor with {_POST[task]}, got {type(processor).__name__}; use "
+            "the one that the model was published with."
+        )
+    safety = {"weights_only": False} if trust else {}
+    with _told(
+        CheckpointError,
+        f"{model} to hold weights of {type(config).__name__.removesuffix('Config')}",
+        "pickled weights that you trust need --trust-checkpoint (trust_checkpoint=True)",
+    ):
+        made, info = getattr(transformers, auto).from_pretrained(
+            model, output_loading_info=True, **safety
+        )
+    made.to(device=device, dtype=getattr(torch, dtype) if dtype else None).eval()
+    keys = (tuple(sorted(map(str, info[f"{what}_keys"]))) for what in ("missing", "unexpected"))
+    return Loaded(made, processor, task, LoadReport(*keys))
+
+
+def _check_folder(model: str | Path) -> None:
+    folder = Path(model)
+    if not folder.is_dir():
+        written = str(model)
+        # A name is `model` or `owner/model`.
+        if folder.is_absolute() or written.startswith(".") or written.count("/") > 1:
+            raise ConfigError(
+                f"Expected model to be a folder that save_pretrained wrote, got {model}, which "
+                "does not exist."
+            )
+        return
+    for name, what in (("config.json", "model"), ("preprocessor_config.json", "image processor")):
+        if not (folder / name).is_file():
+            raise ConfigError(
+                f"Expected {model} to hold {name}, which is missing; write it with the "
+                f"{what}'s save_pretrained({str(model)!r})."
+            )
+
+
+def _kind(model: str | Path) -> str:
+    return "a folder" if Path(model).is_dir() else "a folder, or the name of a model"
+
+
+def _auto_class(config: Any, model: str | Path) -> tuple[str, str]:
+    """Task and auto class of the architecture that a config names."""
+    from transformers.models.auto import modeling_auto
+
+    architectures = list(getattr(config, "architectures", None) or [])
+    for task, auto, table in _AUTO:
+        known = getattr(modeling_auto, table).values()
+        names = {n for one in known for n in ((one,) if isinstance(one, str) else one)}
+        if names & set(architectures[:1]):
+            return task, auto
+    raise ConfigError(
+        f"Expected {model} to be a model for depth estimation or semantic segmentation, got "
+        f"{' '.join(architectures) or 'a config without architectures'}; srt compare transformers "
+        "takes what AutoModelForDepthEstimation, AutoModelForSemanticSegmentation and "
+        "AutoModelForUniversalSegmentation load."
+    )
+
+
+@contextmanager
+def _told(kind: type[SRTError], expected: str, advice: str = "") -> Iterator[None]:
+    """Turn what transformers raises into an error of ours."""
+    try:
+        yield
+    except SRTError:
+        raise
+    except Exception as error:
+        text = " ".join(str(error).split()).rstrip(".")
+        raise kind(
+            f"Expected {expected}, got {type(error).__name__}: {text}."
+            + (f" If that is what is wrong, {advice}." if advice else "")
+        ) from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """While active, transformers tells nothing but errors."""
+    logger = logging.getLogger("transformers")
+    before = logger.level
+    try:
+        from transformers.utils import logging as own
+    except ImportError:
+        yield
+        return
+    bars = own.is_progress_bar_enabled()
+    own.disable_progress_bar()
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+        if bars:
+            own.enable_progress_bar()
