@@ -12,6 +12,8 @@ from srt_plugins.errors import AdapterError
 # models of transformers without their heads.
 _CONTAINERS = ("module", "_orig_mod", "model")
 _PLACES = ("backbone", "pixel_level_module.encoder", "vision_encoder", "vision_model")
+# Classes of transformers that take a mask beside the images, which the backbone inside does not.
+_ENCODERS = ("ConvEncoder", "ConvModel")
 # Known backbones that an error lists.
 _LISTED = 8
 
@@ -34,8 +36,10 @@ def find_backbone(model: nn.Module, known: Callable[[nn.Module], bool]) -> nn.Mo
     while True:
         for place in _PLACES:
             found = _at(inner, place)
+            if found is not None and _reads_text(found):
+                raise AdapterError(_message(inner, {}))
             if found is not None:
-                return found
+                return _below(found, known)
         base = _at(inner, str(getattr(inner, "base_model_prefix", "") or ""))
         if base is not None and known(base):
             return base
@@ -50,6 +54,24 @@ def find_backbone(model: nn.Module, known: Callable[[nn.Module], bool]) -> nn.Mo
     if len(candidates) == 1:
         return next(iter(candidates.values()))
     raise AdapterError(_message(inner, candidates))
+
+
+def _below(module: nn.Module, known: Callable[[nn.Module], bool]) -> nn.Module:
+    """The module, or the backbone inside one that takes more than images."""
+    if known(module) or not type(module).__name__.endswith(_ENCODERS):
+        return module
+    inside = list(_outermost(module, known).values())
+    return inside[0] if len(inside) == 1 else module
+
+
+def _reads_text(module: nn.Module) -> bool:
+    """Whether a model of transformers takes token indices."""
+    if getattr(module, "main_input_name", "") != "input_ids":
+        return False
+    try:
+        return isinstance(module.get_input_embeddings(), nn.Embedding)  # type: ignore[operator]
+    except (AttributeError, NotImplementedError):
+        return False
 
 
 def _at(model: nn.Module, path: str) -> nn.Module | None:
@@ -78,6 +100,8 @@ def _message(model: nn.Module, candidates: dict[str, nn.Module]) -> str:
             f"Expected {name} to hold one backbone, got {len(candidates)}: {shown}{more}. "
             f"Say which with target={next(iter(candidates))!r}."
         )
+    if _reads_text(model):
+        return f"Expected a model that takes images, got {name}, which takes text."
     children = list(model.named_children())
     return (
         f"Expected {name} to hold its backbone at .backbone, or to hold one of a known family "

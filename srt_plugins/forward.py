@@ -270,10 +270,13 @@ def _asked(module: nn.Module, kwargs: dict, keyword: str) -> Any:
 
 def _call(plain: Plain, args: tuple, kwargs: dict) -> Asked:
     """Which method is called, with every argument by its name."""
-    bound = inspect.signature(plain).bind(*args, **kwargs)
+    name = getattr(getattr(plain, "func", plain), "__name__", "forward")
+    try:
+        bound = inspect.signature(plain).bind(*args, **kwargs)
+    except TypeError:  # a decorator takes other arguments than the method that it shows
+        return Asked(name, kwargs)
     bound.apply_defaults()
-    method = getattr(plain, "func", plain)
-    return Asked(getattr(method, "__name__", "forward"), dict(bound.arguments))
+    return Asked(name, dict(bound.arguments))
 
 
 def _is_images(value: Any) -> bool:
