@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Callable
 
-from srt_plugins.adapters import detectron2, locate, mmseg, timm, transformers
+from srt_plugins.adapters import detectron2, hub, locate, mmseg, timm, transformers
 from srt_plugins.adapters.base import Adapter
 from torch import nn
 
@@ -29,6 +29,7 @@ _LIBRARIES: list[Callable[[nn.Module], Adapter | None]] = [
     detectron2.describe,
     timm.describe,
     transformers.describe,
+    hub.describe,
 ]
 
 

@@ -19,13 +19,16 @@ from .patch import overridden
 
 @dataclass(frozen=True)
 class Block:
-    """What a block returned: its tokens, in the tuple that they came in, if any."""
+    """What a block returned: its tokens, in the tuple that they came in, or a list of their own."""
 
     tokens: Any
     rest: tuple | None = None
+    listed: bool = False
 
     def but(self, tokens: Any) -> Any:
-        """The same with other tokens."""
+        """The same with other tokens; a skipped block of lists hands on the list it is given."""
+        if self.listed:
+            return tokens if isinstance(tokens, list) else [tokens]
         return tokens if self.rest is None else (tokens, *self.rest)
 
 
@@ -53,7 +56,10 @@ def capture(
 
     def keep(path: str) -> Callable[..., None]:
         def hook(_module: nn.Module, _args: Any, output: Any) -> None:
-            tokens, *rest = output if isinstance(output, tuple) and output else (output,)
+            # DINOv3's blocks take and give a list of batches, one per image size.
+            listed = isinstance(output, list) and len(output) == 1
+            several = listed or (isinstance(output, tuple) and output)
+            tokens, *rest = output if several else (output,)
             if not isinstance(tokens, Tensor) or _holds_tensor(rest):
                 raise CaptureError(
                     f"Expected block {path!r} to return tokens and no other tensor, got "
@@ -61,7 +67,7 @@ def capture(
                     "layer."
                 )
             kept = None if path in passed else tokens
-            found[path] = Block(kept, tuple(rest) if isinstance(output, tuple) else None)
+            found[path] = Block(kept, tuple(rest) if isinstance(output, tuple) else None, listed)
             if path == paths[-1]:
                 raise stop
 
