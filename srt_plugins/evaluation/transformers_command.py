@@ -8,6 +8,7 @@ from typing import Any
 from .command import add_arguments, run_comparison
 from .depth import ALIGNMENTS
 from .transformers_compare import compare_transformers
+from .transformers_data import OF_TASK
 from .transformers_load import DTYPES, quiet
 
 _EPILOG = """\
@@ -101,9 +102,7 @@ def add_parser(frameworks: Any) -> None:
 
 def run_command(args: argparse.Namespace, argv: list[str]) -> int:
     """Compare, write the files, print."""
-    names = ("min_depth", "max_depth", "crop", "align", "disparity", "depth_scale")
-    names += ("ignore_index", "reduce_labels", "dtype")
-    own = {name: getattr(args, name) for name in names}
+    own = {name: getattr(args, name) for name in (*OF_TASK["depth"], *OF_TASK["semantic"], "dtype")}
     return run_comparison(
         args, argv, compare_transformers, (args.model, args.dataset), own, quiet()
     )

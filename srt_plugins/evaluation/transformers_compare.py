@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -13,26 +12,17 @@ from torch import Tensor
 
 from ..adapters import describe, find_backbone
 from ..core.patch import overridden
-from ..errors import ConfigError
 from ..wrapper import srt_enabled
-from .depth import DepthProtocol
 from .environment import chosen_device, circumstances
-from .labelled_images import LabelledImages, Reading, open_images
 from .methods import Method, flip, larger_input, output_ensemble
 from .request import Request
 from .results import Comparison
 from .rows import Row, RowArg, keywords, plan
 from .runs import Runs, views_of
-from .transformers_load import Loaded, import_transformers, load
-from .transformers_session import Inputs, Session, check_depth_truth
-from .transformers_tasks import Depth, Task, semantic_task
+from .transformers_data import prepared
+from .transformers_load import import_transformers, load
+from .transformers_session import Inputs, Session
 
-_MIN_DEPTH, _MAX_DEPTH, _MAX_INDOORS = 1e-3, 80.0, 10.0
-# Keywords that one task has.
-_OF_TASK = {
-    "depth": ("min_depth", "max_depth", "crop", "align", "disparity", "depth_scale"),
-    "semantic": ("ignore_index", "reduce_labels"),
-}
 _COMBINED = {"oe": "output ensemble (OE)", "flip": "flip TTA", "larger": "larger input"}
 
 
@@ -99,10 +89,8 @@ def compare_transformers(
     import_transformers()
     device = chosen_device(request.device)
     loaded = load(model, device, dtype, request.trust_checkpoint)
-    _check_task(asked, loaded)
-    make = _depth if loaded.task == "depth" else _semantic
-    task, data, judged, notes = make(loaded, dataset, asked, request)
-    with Session(loaded, task, data, request, device) as session:
+    task, data, judged, notes = prepared(loaded, dataset, asked, request.limit)
+    with Session(loaded, task, data, request) as session:
         settings = request.settings()
         srt = [
             (s, views_of(session, s, srt_enabled(session.model, **keywords(s)))) for s in settings
@@ -122,7 +110,7 @@ def compare_transformers(
         found.context = {
             "model": str(model),
             "architecture": type(loaded.model).__name__,
-            "image_processor": type(loaded.processor).__name__,
+            "image_processor": type(loaded.prepare.image_processor).__name__,
             "dataset": str(dataset),
             **judged,
             "dtype": str(loaded.model.dtype).removeprefix("torch."),
@@ -131,94 +119,6 @@ def compare_transformers(
             **circumstances(loaded.report, device),
         }
         return found
-
-
-def _check_task(asked: dict[str, Any], loaded: Loaded) -> None:
-    for name in asked:
-        if name not in _OF_TASK[loaded.task]:
-            what = "depth" if loaded.task == "depth" else "classes"
-            raise ConfigError(
-                f"Expected no {name} with {type(loaded.model).__name__}, which predicts {what}, "
-                f"got {asked[name]!r}; leave --{name.replace('_', '-')} out."
-            )
-
-
-Made = tuple[Task, LabelledImages, dict[str, Any], list[str]]
-
-
-def _depth(loaded: Loaded, dataset: Any, asked: dict[str, Any], request: Request) -> Made:
-    """Task, data, the record of how depth is judged, and notes."""
-    asked = dict(asked)
-    reading = Reading(
-        **({"depth_scale": asked.pop("depth_scale")} if "depth_scale" in asked else {})
-    )
-    highest = _MAX_INDOORS if asked.get("crop") == "eigen" else _MAX_DEPTH
-    protocol = DepthProtocol(**{"min_depth": _MIN_DEPTH, "max_depth": highest, **asked})
-    data = open_images(dataset, "depth", reading, request.limit)
-    task = Depth(loaded.processor, protocol)
-    check_depth_truth(task, data)
-    notes = [
-        f"depth: judged between {protocol.min_depth:g} and {protocol.max_depth:g} m, "
-        "to which predictions are clamped."
-    ]
-    if protocol.align != "none":
-        how = "scale" if protocol.align == "median" else "scale and shift"
-        what = "inverse depth" if protocol.disparity else "depth"
-        notes.append(f"depth: {how} of the predicted {what} are fitted to the truth of each image.")
-    hint = relative_hint(loaded.config, protocol)
-    if hint:
-        warnings.warn(hint, stacklevel=3)
-        notes.append(hint)
-    return task, data, {"depth": {**vars(protocol), "depth_scale": reading.depth_scale}}, notes
-
-
-def relative_hint(config: Any, protocol: DepthProtocol) -> str | None:
-    """What to say where a model of relative depth is judged as if it predicted metres."""
-    relative = getattr(config, "depth_estimation_type", None) == "relative"
-    if protocol.align != "none" and (protocol.disparity or not relative):
-        return None
-    advice = (
-        "use --align scale_shift --disparity (align='scale_shift', disparity=True) to judge it "
-        "by figures in metres"
-    )
-    if relative:
-        return (
-            "depth: the model predicts inverse depth of unknown scale and shift "
-            f"(depth_estimation_type='relative' in its config); {advice}."
-        )
-    if getattr(config, "model_type", None) == "dpt":
-        return (
-            "depth: most DPT models predict inverse depth of unknown scale and shift; if this one "
-            f"does, {advice}."
-        )
-    return None
-
-
-def _semantic(loaded: Loaded, dataset: Any, asked: dict[str, Any], request: Request) -> Made:
-    """Task, data, the record of how classes are judged, and notes."""
-    names = loaded.config.id2label
-    classes = [str(names[i]) for i in range(len(names))]
-    own = bool(getattr(loaded.processor, "do_reduce_labels", False))
-    rendered = str(dataset).partition(":")[0] == "scenes"
-    reduce = bool(asked.get("reduce_labels", own and not rendered))
-    reading = Reading(
-        classes=len(classes), ignore_index=asked.get("ignore_index", 255), reduce_labels=reduce
-    )
-    data = open_images(dataset, "semantic", reading, request.limit)
-    data.truth(0)
-    device = next(loaded.model.parameters()).device
-    inputs = loaded.processor(images=[data.image(0)], return_tensors="pt")
-    with torch.no_grad():
-        outputs = loaded.model(inputs["pixel_values"].to(device, loaded.model.dtype))
-    task = semantic_task(outputs, loaded.processor, classes, reading.ignore_index)
-    notes = []
-    if reduce and "reduce_labels" not in asked:
-        notes.append(
-            "labels: 0 is unlabelled and the others are one lower, as the image processor's "
-            "do_reduce_labels says (--no-reduce-labels otherwise)."
-        )
-    judged = {"ignore_index": reading.ignore_index, "reduce_labels": reduce}
-    return task, data, {"labels": judged}, notes
 
 
 class TransformersRuns(Runs):
@@ -249,11 +149,14 @@ class TransformersRuns(Runs):
 
         def call(inputs: Inputs) -> Any:
             pixels = inputs["pixel_values"]
+            # A pixel_mask is of the plain input's size, and says no more than that it is whole.
+            others = {k: v for k, v in inputs.items() if k not in ("pixel_values", "pixel_mask")}
             last: list[Any] = []
 
             def inference(images: Tensor, _: list) -> Tensor:
-                # A pixel_mask is of the plain input's size, and says no more than that it is whole.
-                last[:] = [original({"pixel_values": images})]
+                repeats = len(images) // len(pixels)
+                repeated = {name: torch.cat([one] * repeats) for name, one in others.items()}
+                last[:] = [original({"pixel_values": images, **repeated})]
                 return task.maps(last[0], (images.shape[-2], images.shape[-1]))
 
             maps = method(inference, pixels, [{}] * len(pixels))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor
 
 from ..errors import CheckpointError, ConfigError, MissingDependencyError, SRTError
 from .checkpoint import LoadReport
@@ -35,21 +35,73 @@ _POST = {
     "depth": "post_process_depth_estimation",
     "semantic": "post_process_semantic_segmentation",
 }
+# Models that take their task in words, from a processor with a tokenizer.
+_WITH_WORDS = ("oneformer",)
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What makes a model's inputs of images.
+
+    Attributes:
+        processor: an image processor, or the processor of a model that is told its task in words
+            as well (OneFormer).
+    """
+
+    processor: Any
+
+    @property
+    def image_processor(self) -> Any:
+        """The image processor, which post-processes as well."""
+        return getattr(self.processor, "image_processor", self.processor)
+
+    def __call__(self, images: Sequence[Any]) -> dict[str, Tensor]:
+        """The model's inputs, ``pixel_values`` ``(B, C, H, W)`` among them.
+
+        Args:
+            images: of one size, for Pillow.
+
+        Raises:
+            ConfigError: an image became more than one input.
+        """
+        told = self.image_processor is not self.processor
+        words = {"task_inputs": ["semantic"] * len(images)} if told else {}
+        made = dict(self.processor(images=list(images), return_tensors="pt", **words))
+        if len(made["pixel_values"]) != len(images):
+            raise ConfigError(
+                f"Expected {type(self.image_processor).__name__} to make one input of each image, "
+                f"got {len(made['pixel_values'])} of {len(images)}: it splits images; set "
+                "do_split_image to false in preprocessor_config.json."
+            )
+        return made
 
 
 @dataclass
 class Loaded:
-    """A model with its image processor; the task is ``"depth"`` or ``"semantic"``."""
+    """A model with what prepares its inputs; the task is ``"depth"`` or ``"semantic"``."""
 
-    model: nn.Module
-    processor: Any
+    model: Any
+    prepare: Preparation
     task: str
     report: LoadReport
 
-    @property
-    def config(self) -> Any:
-        """The model's config."""
-        return self.model.config
+    def placed(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Inputs on the model's device, pixels in its dtype."""
+        device, dtype = self.model.device, self.model.dtype
+        return {
+            name: one.to(device, dtype if one.is_floating_point() else None)
+            for name, one in inputs.items()
+        }
+
+    def outputs(self, inputs: dict[str, Tensor]) -> Any:
+        """The model's outputs in float32, which post-processing may need."""
+        outputs = self.model(**inputs)
+        changed = {
+            name: one.float()
+            for name, one in outputs.items()
+            if isinstance(one, Tensor) and one.is_floating_point() and one.dtype != torch.float32
+        }
+        return type(outputs)(**{**outputs, **changed}) if changed else outputs
 
 
 def import_transformers() -> None:
@@ -89,17 +141,15 @@ def load(
     with _told(ConfigError, f"{model} to be {_kind(model)} with a config.json"):
         config = transformers.AutoConfig.from_pretrained(model)
     task, auto = _auto_class(config, model)
-    with _told(
-        ConfigError,
-        f"{model} to hold a preprocessor_config.json that transformers reads",
-        "save the model's image processor beside it: "
-        "AutoImageProcessor.from_pretrained(<its name>).save_pretrained(<the folder>)",
-    ):
-        processor = transformers.AutoImageProcessor.from_pretrained(model)
-    if not hasattr(processor, _POST[task]):
+    with _told(ConfigError, f"{model} to hold an image processor"):
+        words = getattr(config, "model_type", None) in _WITH_WORDS
+        kind = transformers.AutoProcessor if words else transformers.AutoImageProcessor
+        prepare = Preparation(kind.from_pretrained(model))
+    if not hasattr(prepare.image_processor, _POST[task]):
         raise ConfigError(
-            f"Expected an image processor with {_POST[task]}, got {type(processor).__name__}; use "
-            "the one that the model was published with."
+            f"Expected an image processor with {_POST[task]}, got "
+            f"{type(prepare.image_processor).__name__}; use the one that the model was published "
+            "with."
         )
     safety = {"weights_only": False} if trust else {}
     with _told(
@@ -112,7 +162,7 @@ def load(
         )
     made.to(device=device, dtype=getattr(torch, dtype) if dtype else None).eval()
     keys = (tuple(sorted(map(str, info[f"{what}_keys"]))) for what in ("missing", "unexpected"))
-    return Loaded(made, processor, task, LoadReport(*keys))
+    return Loaded(made, prepare, task, LoadReport(*keys))
 
 
 def _check_folder(model: str | Path) -> None:
@@ -126,10 +176,13 @@ def _check_folder(model: str | Path) -> None:
                 "does not exist."
             )
         return
-    for name, what in (("config.json", "model"), ("preprocessor_config.json", "image processor")):
-        if not (folder / name).is_file():
+    for names, what in (
+        (("config.json",), "model"),
+        (("preprocessor_config.json", "processor_config.json"), "image processor"),
+    ):
+        if not any((folder / name).is_file() for name in names):
             raise ConfigError(
-                f"Expected {model} to hold {name}, which is missing; write it with the "
+                f"Expected {model} to hold {names[0]}, which is missing; write it with the "
                 f"{what}'s save_pretrained({str(model)!r})."
             )
 
