@@ -77,9 +77,21 @@ def _as_tokens(grid, prefix, layout):
     return np.concatenate([prefix, grid.reshape(len(grid), -1).T])
 
 
-def layer_by_hand(adapter, backbone, image, index, floors=False):
+def _tokens(output):
+    """A block's tokens, which may come first in a tuple or list."""
+    return output[0] if isinstance(output, (tuple, list)) else output
+
+
+def _with_tokens(output, tokens):
+    """What a block returned, with other tokens."""
+    if isinstance(output, (tuple, list)):
+        return type(output)([tokens, *output[1:]])
+    return tokens
+
+
+def layer_by_hand(adapter, backbone, image, index, floors=False, call=run):
     """Ensemble at a block with forward hooks and the oracle only; paths, strides, layout and taps
-    are the adapter's, which are tested on their own."""
+    are the adapter's, which are tested on their own. ``call`` calls the backbone with an image."""
     stored = [i for i in adapter.taps if i < index] + [index]
     views = view_inputs(image, adapter.multiple)
     seen = []
@@ -87,11 +99,11 @@ def layer_by_hand(adapter, backbone, image, index, floors=False):
         tokens = {}
         hooks = [
             backbone.get_submodule(adapter.blocks[i]).register_forward_hook(
-                lambda m, a, output, i=i, t=tokens: t.update({i: output[0].double().numpy()})
+                lambda m, a, output, i=i, t=tokens: t.update({i: _tokens(output)[0]})
             )
             for i in stored
         ]
-        run(backbone, view)
+        call(backbone, view)
         [h.remove() for h in hooks]
         seen.append(tokens)
     height, width = views[0].shape[-2:]
@@ -101,12 +113,13 @@ def layer_by_hand(adapter, backbone, image, index, floors=False):
         shape = (-(-height // stride), -(-width // stride))
         if floors:
             shape = (height // stride, width // stride)
-        parts = [_as_grid(t[i], layout, adapter.prefix_tokens, shape) for t in seen]
+        numbers = [t[i].double().numpy() for t in seen]
+        parts = [_as_grid(t, layout, adapter.prefix_tokens, shape) for t in numbers]
         mean = reference.aggregate([grid for grid, _ in parts], VIEWS, stride)["mean"]
         prefix = np.mean([prefix for _, prefix in parts], 0)
         new = torch.from_numpy(_as_tokens(mean, prefix, layout)).float()[None]
         module = backbone.get_submodule(adapter.blocks[i])
-        hooks.append(module.register_forward_hook(lambda m, a, o, new=new: new))
-    output = run(backbone, views[0])  # the untranslated view
+        hooks.append(module.register_forward_hook(lambda m, a, o, new=new: _with_tokens(o, new)))
+    output = call(backbone, views[0])  # the untranslated view
     [h.remove() for h in hooks]
     return output
