@@ -195,14 +195,15 @@ def run(cfg, work, head, **options):
 def test_nyu_runs_with_the_checkpoint_of_the_head_alone(tmp_path, nyu):
     """As `tools/test.py CONFIG HEAD`: MMEngine's Runner, the data set, the errors; no SRT, SRT."""
     path = CONFIGS / "depth" / "dinov2_vits14_nyu_linear.py"
-    backbone = build(shrunk(path).model.backbone).state_dict()
+    quick = {"backbone.depth": 2, "backbone.out_indices": (1,)}
+    backbone = build(shrunk(path, **quick).model.backbone).state_dict()
     torch.save(backbone, tmp_path / "backbone.pth")
     torch.save(random(linear_depth_shapes(16, 1, bins=8)), tmp_path / "head.pth")
     root = {"test_dataloader.dataset.data_root": str(nyu)}
     weights = {"model.backbone.checkpoint": str(tmp_path / "backbone.pth")}
     found = {}
     for name, views in (("off", 0), ("on", None)):
-        cfg = shrunk(path)
+        cfg = shrunk(path, **quick)
         cfg.merge_from_dict({**root, **weights})
         if views == 0:
             cfg.model.backbone.srt = dict(level=0)
@@ -218,7 +219,7 @@ def test_nyu_runs_with_the_checkpoint_of_the_head_alone(tmp_path, nyu):
     assert found["on"]["rmse"] != found["off"]["rmse"]
     assert found["on"]["rmse"] == pytest.approx(found["off"]["rmse"], rel=0.1)
 
-    cfg = shrunk(path)  # without the backbone's weights SRT would ensemble random ones
+    cfg = shrunk(path, **quick)  # without the backbone's weights SRT would ensemble random ones
     cfg.merge_from_dict(root)
     with pytest.raises(CheckpointError, match="hold weights of (SRT)?DINOv2"):
         run(cfg, tmp_path / "random", tmp_path / "head.pth").test()
