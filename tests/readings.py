@@ -31,15 +31,32 @@ def by_oracle(parts, reading, prefix, view_size, size, floors=False):
     elif layout == "NHWC":
         grids = [np.moveaxis(part, -1, 0) for part in parts]
     else:
-        assert parts[0].shape[0] == prefix + shape[0] * shape[1], "not the tokens that the test says"
+        assert parts[0].shape[0] == prefix + shape[0] * shape[1], (
+            "not the tokens that the test says"
+        )
         grids = [part[prefix:].T.reshape(-1, *shape) for part in parts]
-    assert grids[0].shape[1:] == shape, "not the stride that the test says"
+    assert grids[0].shape[1:] == shape, "not the stride said"
     mean = reference.aggregate(grids, VIEWS, s, cells=cells)["mean"]
     if layout == "NHWC":
         return np.moveaxis(mean, 0, -1)
     if layout == "NCHW":
         return mean
     return np.concatenate([np.mean([p[:prefix] for p in parts], 0), mean.reshape(len(mean), -1).T])
+
+
+def cropped(tensor, reading, prefix, view_size, size):
+    """The part of a batch's tensor that an image alone would give, where views are larger."""
+    word, _, stride = reading.partition("/")
+    if word == "pooled":
+        return tensor
+    (rows, columns), (h, w) = ([-(-n // int(stride)) for n in s] for s in (view_size, size))
+    if word == "NCHW":
+        return tensor[:, :, :h, :w]
+    if word == "NHWC":
+        return tensor[:, :h, :w]
+    prefix = prefix if word == "tokens" else 0
+    grid = tensor[:, prefix:].unflatten(1, (rows, columns))[:, :h, :w]
+    return torch.cat([tensor[:, :prefix], grid.flatten(1, 2)], 1)
 
 
 def check(call, wrapped, plain, image, readings, prefix=0, multiple=None, floors=False):
