@@ -46,6 +46,7 @@ class Adapter:
         taps: indices of the blocks whose results the outputs are made from.
         prefix_tokens: class and register tokens in front of each block's tokens.
         block_layout: ``"NLC"``, ``"NHWC"`` or ``"NCHW"``.
+        attentions: blocks may return attention maps behind their tokens, for outputs to collect.
     """
 
     family: str
@@ -65,6 +66,7 @@ class Adapter:
     taps: tuple[int, ...] = ()
     prefix_tokens: int = 0
     block_layout: str = "NLC"
+    attentions: bool = False
 
     def view_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """``(H, W)`` of the views for an image of ``size``: completed to whole patches."""

@@ -23,7 +23,8 @@ _LISTS = ("layer", "layers", "stages", "block")
 def _adapter(module: nn.Module, **facts: Any) -> Adapter:
     classes = type(module).__mro__
     name = next(c.__name__ for c in classes if c.__module__.startswith("transformers."))
-    return Adapter(family=f"transformers {name}", parts=(), named_by="return_dict", **facts)
+    facts = {"parts": (), "named_by": "return_dict", "attentions": True, **facts}
+    return Adapter(family=f"transformers {name}", **facts)
 
 
 def _outputs(strides: Sequence[int], roles: dict[str, str] | None = None, **more: Any) -> Named:
@@ -209,7 +210,7 @@ def timm_backbone(module: Any) -> Adapter:
         by_size=_outputs(every, layouts=layouts, exact=exact, completes=None),
         blocks=tuple(f"_backbone.{path}" for path in inner.blocks),
         block_strides=inner.block_strides,
-        taps=inner.taps,
+        taps=tuple(range(len(inner.blocks))),
         prefix_tokens=inner.prefix_tokens,
         block_layout=inner.block_layout,
     )

@@ -114,7 +114,9 @@ def _at_layer(
         return [adapter.blocks[i] for i in indices]
 
     def leaves(view: Tensor) -> list[Leaf]:
-        found = capture(module, paths(stored), lambda: call(view), paths(skipped))
+        found = capture(
+            module, paths(stored), lambda: call(view), paths(skipped), adapter.attentions
+        )
         blocks.update({i: found[adapter.blocks[i]] for i in (*stored, *skipped)})
         forms[:] = [adapter.block_form(blocks[i].tokens, i, view_size) for i in stored]
         return [leaf for i, form in zip(stored, forms) for leaf in form.split(blocks[i].tokens)]

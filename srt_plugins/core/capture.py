@@ -37,7 +37,11 @@ class _Stop(Exception):
 
 
 def capture(
-    root: nn.Module, paths: Sequence[str], run: Callable[[], Any], passed: Sequence[str] = ()
+    root: nn.Module,
+    paths: Sequence[str],
+    run: Callable[[], Any],
+    passed: Sequence[str] = (),
+    attentions: bool = False,
 ) -> dict[str, Block]:
     """Run ``run`` until the last of ``paths`` has returned, and give what each of them returned.
 
@@ -46,6 +50,8 @@ def capture(
         paths: module paths in the order in which they run; the forward stops after the last.
         run: calls the forward that passes through them.
         passed: paths before the last whose tokens are not kept, only what comes with them.
+        attentions: tensors behind the tokens are attention maps that outputs only collect; they
+            are not kept.
 
     Raises:
         CaptureError: a block did not run, as under a compiled forward that ignores hooks, or
@@ -60,6 +66,8 @@ def capture(
             listed = isinstance(output, list) and len(output) == 1
             several = listed or (isinstance(output, tuple) and output)
             tokens, *rest = output if several else (output,)
+            if attentions:
+                rest = [None if isinstance(part, Tensor) else part for part in rest]
             if not isinstance(tokens, Tensor) or _holds_tensor(rest):
                 raise CaptureError(
                     f"Expected block {path!r} to return tokens and no other tensor, got "

@@ -67,8 +67,11 @@ def test_a_block_without_tokens_is_named():
             return x, x @ x.transpose(1, 2)
 
     attending = nn.Sequential(Attending())
+    tokens = torch.randn(2, 3, 4)
     with pytest.raises(CaptureError, match="no other tensor"):
-        capture(attending, ["0"], lambda: attending(torch.randn(2, 3, 4)))
+        capture(attending, ["0"], lambda: attending(tokens))
+    found = capture(attending, ["0"], lambda: attending(tokens), attentions=True)["0"]
+    assert found.tokens is tokens and found.rest == (None,)
 
 
 class Sized(nn.Module):
