@@ -160,7 +160,9 @@ def load(
         made, info = getattr(transformers, auto).from_pretrained(
             model, output_loading_info=True, **safety
         )
-    made.to(device=device, dtype=getattr(torch, dtype) if dtype else None).eval()
+    # Counting operations fails on some parameters that require gradients.
+    made.to(device=device, dtype=getattr(torch, dtype) if dtype else None)
+    made.eval().requires_grad_(False)
     keys = (tuple(sorted(map(str, info[f"{what}_keys"]))) for what in ("missing", "unexpected"))
     return Loaded(made, prepare, task, LoadReport(*keys))
 

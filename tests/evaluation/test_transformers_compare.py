@@ -13,6 +13,8 @@ import torch
 
 pytest.importorskip("transformers", reason="transformers is not installed")
 
+import transformers
+
 from srt_plugins import srt_enabled
 from srt_plugins.cli import main
 from srt_plugins.evaluation import compare_transformers
@@ -143,11 +145,12 @@ def test_files_and_record(root, depth, labels):
     assert set(labels[1]["rows"][0]["IoU"]) == {f"LABEL_{i}" for i in range(tiny.CLASSES)}
 
 
-@pytest.mark.parametrize("kind", ["mask2former", "maskformer"])
+@pytest.mark.parametrize("kind", ["mask2former", "maskformer", "oneformer"])
 def test_mask_classification_by_hand(root, kind):
     images = tiny.read_folder(root / "data", "labels")[:2]
+    words = kind == "oneformer"
     found = compare_transformers(
-        tiny.saved(kind, root),
+        tiny.saved_oneformer(root) if words else tiny.saved(kind, root),
         root / "data",
         [{}],
         skip=["controls", "larger"],
@@ -156,6 +159,12 @@ def test_mask_classification_by_hand(root, kind):
     )
     assert [r.name for r in found.results] == ["plain", SRT, OE, "flip TTA"]
     hand = ByHand(root / kind, "masks")
+    if words:
+        tokens = transformers.AutoTokenizer.from_pretrained(root / kind)(
+            "the task is semantic", padding="max_length", max_length=8, truncation=True
+        )
+        ids = torch.tensor(tokens["input_ids"]) * torch.tensor(tokens["attention_mask"])
+        hand.others = {"task_inputs": ids[None]}
     truths = [truth for _, truth in images]
     ways = {"plain": None, SRT: None, OE: hand.ensemble(32), "flip TTA": hand.flipped}
     for result in found.results:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any, Callable
@@ -21,6 +22,7 @@ from .test_depth import slow_errors
 # Of the folder; two neighbours of one size, then others.
 SIZES = ((40, 60), (40, 60), (52, 44), (45, 61))
 DEPTH_SCALE, FAR = 256.0, 80.0
+_CLASSIFIERS = ("class_predictor", "class_embed")
 CLASSES = 5
 
 
@@ -35,15 +37,15 @@ def metric_depth() -> torch.nn.Module:
 
 
 @torch.no_grad()
-def of_several_classes(model: Any) -> Any:
+def of_several_classes(model: Any, **inputs: Any) -> Any:
     """The model with queries that tell classes apart: at random they are all of the same."""
     for name, weight in model.named_parameters():
         if ".queries_" in name:
             weight.mul_(20)
-    seen = model(pixel_values=tiny.images((64, 96)))
-    mean = seen.class_queries_logits[0].mean(0)
-    model.class_predictor.bias.sub_(mean)
-    for part in (model.class_predictor.weight, model.class_predictor.bias):
+    seen = model(pixel_values=tiny.images((64, 96)), **inputs)
+    predictor = next(m for n, m in model.named_modules() if n.endswith(_CLASSIFIERS))
+    predictor.bias.sub_(seen.class_queries_logits[0].mean(0))
+    for part in (predictor.weight, predictor.bias):
         part.mul_(5 / seen.class_queries_logits.std(1).mean())
     return model
 
@@ -83,6 +85,27 @@ def saved(kind: str, root: Path) -> Path:
     if not folder.exists():
         make().save_pretrained(folder)
         process().save_pretrained(folder)
+    return folder
+
+
+def saved_oneformer(root: Path) -> Path:
+    """A model that is told its task in words, with its processor."""
+    folder = root / "oneformer"
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    words = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{c}</w>" for c in letters)]
+    vocabulary, merges = root / "vocab.json", root / "merges.txt"
+    vocabulary.write_text(json.dumps({word: i for i, word in enumerate(words)}))
+    merges.write_text("#version: 0.2\n")
+    processor = transformers.OneFormerProcessor(
+        transformers.OneFormerImageProcessor(size={"height": 64, "width": 96}, num_text=1),
+        transformers.CLIPTokenizer(str(vocabulary), str(merges)),
+        max_seq_length=8,
+        task_seq_length=8,
+    )
+    model = models.oneformer()
+    of_several_classes(model, task_inputs=torch.ones(1, 8, dtype=torch.long))
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
     return folder
 
 
@@ -133,11 +156,13 @@ class ByHand:
         self.model = auto.from_pretrained(folder).eval()
         self.processor = transformers.AutoImageProcessor.from_pretrained(folder)
         self.task = task
+        # Inputs beside pixels, as those of a task in words.
+        self.others: dict[str, torch.Tensor] = {}
 
     @torch.no_grad()
     def predicted(self, image: Any, way: Callable[[torch.Tensor], torch.Tensor] | None = None):
         """The prediction for an image; ``way`` makes dense maps of pixels, None = the model."""
-        inputs = self.processor(images=[image], return_tensors="pt")
+        inputs = {**self.processor(images=[image], return_tensors="pt"), **self.others}
         size = (image.height, image.width)
         if way is None:
             outputs = self.model(**inputs)
@@ -159,7 +184,7 @@ class ByHand:
 
     def maps(self, pixels: torch.Tensor) -> torch.Tensor:
         """Dense maps of the model in the size of its input."""
-        outputs = self.model(pixel_values=pixels)
+        outputs = self.model(pixel_values=pixels, **self.others)
         if self.task == "depth":
             maps = outputs.predicted_depth[:, None]
         elif self.task == "labels":
