@@ -26,9 +26,10 @@ def config(name, **keywords):
     return cls(**{"attn_implementation": "eager", **keywords})
 
 
-def dinov2(**keywords):
-    own = dict(mlp_ratio=2, image_size=56, patch_size=14, out_indices=[1, 2, 3, 4])
-    return config("Dinov2", **{**VIT, **own, **keywords})
+def dinov2(num_hidden_layers=4, **keywords):
+    own = dict(mlp_ratio=2, image_size=56, patch_size=14, num_hidden_layers=num_hidden_layers)
+    every = list(range(1, num_hidden_layers + 1))
+    return config("Dinov2", **{**VIT, **own, "out_indices": every, **keywords})
 
 
 def lively(model):
