@@ -80,7 +80,8 @@ def run_comparison(
     """
     asked = given_keywords(args)
     extra = [parse_row(text) for text in args.row]
-    name = Path(inputs[0]).stem
+    given = Path(inputs[0]).resolve()
+    name = given.stem if given.is_file() else given.name
     out = output_folder(args.out or Path("work_dirs", "compare", name))
     # Whatever the frameworks print must not get between the lines of the JSON.
     with redirect_stdout(sys.stderr), quiet, _bar() as progress:

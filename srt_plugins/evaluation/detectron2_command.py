@@ -24,7 +24,7 @@ rows, each one run of Detectron2's own test loop on the same images:
                        segmentation only)
   flip TTA             the image and its mirror image: logits averaged, or Detectron2's own
                        test-time augmentation of detectors
-  larger input         the input enlarged until it costs as many operations as the views
+  larger input         the input enlarged until it costs as many operations as SRT
 
 examples:
   srt compare detectron2 config.yaml weights.pth

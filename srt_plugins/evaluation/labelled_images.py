@@ -22,6 +22,8 @@ from .truth_files import Reading, checked_size
 
 SCENES = "scenes"
 _SCENES = 100
+# Scenes that stay in memory, of half a megabyte each.
+_KEPT = 500
 _IMAGES = (".jpg", ".jpeg", ".png")
 _FOLDERS = {"depth": ("depth",), "semantic": ("labels", "annotations")}
 _ENDINGS = {"depth": (".png", ".npy"), "semantic": (".png",)}
@@ -87,19 +89,27 @@ class RenderedScenes:
         self.task = task
         self.scenes = Scenes(split, limit or _SCENES)
         self.sizes = [self.scenes.size] * len(self.scenes)
+        # Rendering takes longer than a small model does; every row wants the same scenes.
+        self._kept: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
     def image(self, index: int) -> Any:
         """The image, for Pillow."""
         from PIL import Image
 
-        return Image.fromarray(self.scenes[index].image)
+        return Image.fromarray(self._rendered(index)[0])
 
     def truth(self, index: int) -> np.ndarray:
         """Depth in metres, 0 in the sky, or class ids, ``(H, W)``."""
-        scene = self.scenes[index]
-        if self.task == "depth":
-            return scene.depth.astype(np.float64)
-        return scene.labels.astype(np.int64)
+        truth = self._rendered(index)[1]
+        return truth.astype(np.float64 if self.task == "depth" else np.int64)
+
+    def _rendered(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        if index not in self._kept:
+            scene = self.scenes[index]
+            if len(self._kept) >= _KEPT:
+                self._kept.popitem()
+            self._kept[index] = (scene.image, scene.depth if self.task == "depth" else scene.labels)
+        return self._kept[index]
 
 
 def open_images(

@@ -23,7 +23,7 @@ rows, each one run of MMSegmentation's own test loop on the same images:
   SRT                  with the settings asked for
   output ensemble      the paper's OE: the whole model on every view, logits (or depth) averaged
   flip TTA             logits (or depth) of the image and its mirror image averaged
-  larger input         the input enlarged until it costs as many operations as the views
+  larger input         the input enlarged until it costs as many operations as SRT
 
 what is measured follows from the config:
   segmentation         test_evaluator IoUMetric: mIoU in percent

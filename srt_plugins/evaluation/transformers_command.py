@@ -19,7 +19,7 @@ rows, each the model on the same images, prepared and post-processed by its imag
   output ensemble      the paper's OE: the whole model on every view, logits, depth or semantic
                        scores averaged
   flip TTA             those of the image and its mirror image averaged
-  larger input         the input enlarged until it costs as many operations as the views
+  larger input         the input enlarged until it costs as many operations as SRT
 
 what is measured follows from the model, at the size of the original images:
   segmentation         mIoU in percent, by the classes of the config's id2label

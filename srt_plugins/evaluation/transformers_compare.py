@@ -96,17 +96,14 @@ def compare_transformers(
             (s, views_of(session, s, srt_enabled(session.model, **keywords(s)))) for s in settings
         ]
         reason = task.without_maps()
-        left_out = request.left_out | (_COMBINED.keys() if reason else set())
-        notes += [
-            f"{_COMBINED[row]}: left out, {reason}."
-            for row in _COMBINED
-            if reason and row not in request.left_out
-        ]
+        impossible = set(_COMBINED) - request.left_out if reason else set()
+        notes += [f"{_COMBINED[row]}: left out, {reason}." for row in sorted(impossible)]
+        planned = plan(srt, request.left_out | impossible)
+        if task.note and any(row.kind == "other" for row in planned):
+            notes.append(task.note)
         warning = loaded.report.warning()
         notes = [*([warning] if warning else []), *notes]
-        found = TransformersRuns(session, None, srt[0][1]).compared(
-            plan(srt, frozenset(left_out)), notes, request
-        )
+        found = TransformersRuns(session, None, srt[0][1]).compared(planned, notes, request)
         found.context = {
             "model": str(model),
             "architecture": type(loaded.model).__name__,

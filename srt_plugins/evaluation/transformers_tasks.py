@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -31,6 +32,8 @@ class Task:
 
     processor: Any
     classes: list[str]
+    # What must be known of the rows that combine dense maps.
+    note = ""
 
     def maps(self, outputs: Any, size: Size) -> Tensor:
         """The dense maps of a model's outputs, resized to ``size``, ``(B, K, H, W)``."""
@@ -160,10 +163,13 @@ class MaskClassification(Semantic):
     ends in resizing them and taking the best class, which is then all that is left to do.
     """
 
+    note = (
+        "FLOPs and s/image of output ensemble, flip and larger input: with the sum of masks to "
+        "scores, which the other rows leave to post-processing."
+    )
+
     def maps(self, outputs: Any, size: Size) -> Tensor:
         """Semantic scores, ``(B, K, H, W)``."""
-        import torch
-
         found = self.processor.post_process_semantic_segmentation(
             outputs,
             target_sizes=[size] * len(outputs.class_queries_logits),
