@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..core.patch import overridden
 from ..errors import CheckpointError, ConfigError, MissingDependencyError, SRTError
 from .checkpoint import LoadReport
 
@@ -228,7 +230,7 @@ def _told(kind: type[SRTError], expected: str, advice: str = "") -> Iterator[Non
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """While active, transformers tells nothing but errors."""
+    """While active, transformers tells nothing but errors, and warnings are a line each."""
     logger = logging.getLogger("transformers")
     before = logger.level
     try:
@@ -240,7 +242,8 @@ def quiet() -> Iterator[None]:
     own.disable_progress_bar()
     logger.setLevel(logging.ERROR)
     try:
-        yield
+        with overridden(warnings, "formatwarning", lambda text, *_: f"srt: warning: {text}\n"):
+            yield
     finally:
         logger.setLevel(before)
         if bars:
