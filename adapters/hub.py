@@ -20,8 +20,14 @@ from srt_plugins.adapters.outputs import BySize, Call
 from srt_plugins.adapters.structure import Path
 from torch import nn
 
-# Class and register tokens, of which a few could pass for the tokens of a small image.
-_PREFIX = ("x_norm_clstoken", "x_norm_regtokens", "x_storage_tokens")
+# What the features hold, by name: as many registers could pass for the tokens of a small image.
+_NAMED = {
+    "x_norm_clstoken": "vector",
+    "x_norm_regtokens": "vector",
+    "x_storage_tokens": "vector",
+    "x_norm_patchtokens": "NLC",
+    "x_prenorm": "NLC",
+}
 
 
 def describe(backbone: nn.Module) -> Adapter | None:
@@ -43,10 +49,12 @@ class _Tokens(BySize):
 
     def layouts_of(self, path: Path, call: Call) -> tuple[str, ...]:
         """Layouts that one output can have."""
-        if path and path[-1] in _PREFIX:
-            return ("vector",)
+        if path and path[-1] in _NAMED:
+            return (_NAMED[str(path[-1])],)
         if call.asked.entry == "get_intermediate_layers":
-            return ("NCHW" if call.asked.arguments.get("reshape") else "NLC", "vector")
+            if len(path) > 1 and path[1] != 0:  # class token, registers
+                return ("vector",)
+            return ("NCHW" if call.asked.arguments.get("reshape") else "NLC",)
         return super().layouts_of(path, call)
 
 

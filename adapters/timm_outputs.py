@@ -38,10 +38,12 @@ class AsAsked(BySize):
         """Layouts that one output can have: the model's own, or those that were asked for."""
         entry, given = call.asked.entry, call.asked.arguments
         if entry == "get_intermediate_layers":
-            return ("NCHW" if given.get("reshape") else "NLC", "vector")
+            # With prefix tokens each feature comes as a pair.
+            pooled = len(path) == 2 and path[1] == 1
+            return ("vector" if pooled else "NCHW" if given.get("reshape") else "NLC",)
         if entry == "forward_intermediates" and not _is_final(path, given):
             fmt = given.get("output_fmt", "NCHW")
-            return (str(getattr(fmt, "value", fmt)), "vector")
+            return ("vector" if _is_prefix(path, given) else str(getattr(fmt, "value", fmt)),)
         if entry == "forward_features" and given.get("return_intermediates") and path[0] == 1:
             return ("NHWC",)
         every = (self.own, "NLC", "vector")
@@ -58,3 +60,11 @@ def _is_final(path: Path, given: Mapping[str, Any]) -> bool:
     if given.get("intermediates_only"):
         return False
     return path[0] == ("image_features" if given.get("output_dict") else 0)
+
+
+def _is_prefix(path: Path, given: Mapping[str, Any]) -> bool:
+    """Whether an intermediate output is the prefix tokens of one, which make a pair with it."""
+    if given.get("output_dict"):
+        return path[0] == "image_intermediates_prefix"
+    pair = path[1:] if given.get("intermediates_only") else path[2:]
+    return pair[:1] == (1,)

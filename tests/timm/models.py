@@ -69,6 +69,7 @@ def asked(patch, ways):
             dict(output_dict=True, **prefix),
             (maps, maps, "pooled", "pooled", final),
         ),
+        "dict-only": Call("forward_intermediates", dict(output_dict=True, **only), (maps, maps)),
         "maps": Call(
             "get_intermediate_layers", dict(n=2, reshape=True, **prefix), (maps, "pooled") * 2
         ),
@@ -145,7 +146,7 @@ sam = create(
 )
 pvt = create("pvt_v2_b0", depths=(1, 1, 1, 1), embed_dims=(8, 8, 16, 16), num_heads=(1, 1, 2, 2))
 
-EVERY = "NLC prefix dict maps tokens"
+EVERY = "NLC prefix dict dict-only maps tokens"
 SIZED = dict(img_size=64, dynamic_img_size=True)
 SWIN = dict(sizes=(COARSE, (60, 76)), multiple=32, blocks=5, layout="NHWC")
 NHWC = Call(
