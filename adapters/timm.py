@@ -39,6 +39,15 @@ _LAYOUTS = {
     "convnext": "NCHW",
     "resnet": "NCHW",
 }
+# Models that hand sequences from block to block as they are; others split or reorder them.
+_SEQUENTIAL = {
+    "VisionTransformer",
+    "VisionTransformerRelPos",
+    "Eva",
+    "Beit",
+    "NaFlexVit",
+    "MultiScaleVit",
+}
 # These resize images of other sizes, or features, by themselves.
 _RESIZING = ("CrossVit", "MobileNetV5", "MobileNetV5Encoder")
 
@@ -107,7 +116,9 @@ def _with_blocks(
     """
     stages = {i: found for i, entry in enumerate(info) if (found := _stage(root, entry["module"]))}
     layouts = {layout for _, layout in stages.values()}
-    if len(layouts) != 1:
+    model = getattr(root, "model", root)
+    sequential = _SEQUENTIAL & {cls.__name__ for cls in type(model).__mro__}
+    if len(layouts) != 1 or ("NLC" in layouts and not sequential):
         return adapter
     paths = {i: paths for i, (paths, _) in stages.items()}
     count = sum(map(len, paths.values()))
