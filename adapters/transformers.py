@@ -48,7 +48,8 @@ _KINDS: list[tuple[families.Describe, str]] = [
     (families.vit(2), "DeiTModel"),
     (families.dpt, "DPTModel"),
     (families.vit(0, layout="NCHW"), "VitDetModel VitDetBackbone"),
-    (families.vit(0, layout="NHWC", hidden_states="NHWC"), "SamVisionEncoder"),
+    # Before transformers 5 the last hidden state is that of the neck.
+    (families.vit(0, layout="NHWC", hidden_states="NHWC NCHW"), "SamVisionEncoder"),
     (families.windowed, "LwDetrViTBackbone RfDetrDinov2Backbone"),
     (families.swin, "SwinModel SwinBackbone Swinv2Model Swinv2Backbone"),
     (families.pyramid(families.doubling, ""), "MaskFormerSwinModel MaskFormerSwinBackbone"),

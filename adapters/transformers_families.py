@@ -236,7 +236,7 @@ def _is_backbone(module: Any) -> bool:
 
 def _blocks(module: Any) -> dict[str, int]:
     """Path of every block, in the order in which they run, with the index of its stage."""
-    base = f"{module.base_model_prefix}."
+    base = f"{getattr(module, 'base_model_prefix', '')}."
     places = [root + name for root in (*_ROOTS, base, f"{base}encoder.") for name in _LISTS]
     lists = (place for place in places if isinstance(_at(module, place), nn.ModuleList))
     path = next(lists, "no list of blocks")

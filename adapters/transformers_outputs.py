@@ -18,8 +18,8 @@ class Named(BySize):
     """Outputs recognised by size, of which the names tell more.
 
     Attributes:
-        roles: the layout of outputs of some names; ``"unordered"`` = tokens that are not in raster
-            order, of which no grid can be made.
+        roles: the layout of outputs of some names, or several, the likelier first;
+            ``"unordered"`` = tokens that are not in raster order, of which no grid can be made.
         exact: strides of the tensors of an output of some names, in order. A model that resizes
             images by itself is found out by them, where its grids would fit other strides.
         completes: True = the backbone completes partial patches, False = it leaves them out,
@@ -33,7 +33,7 @@ class Named(BySize):
     def layouts_of(self, path: Path, call: Call) -> tuple[str, ...]:
         """The layout of that name, or every one."""
         role = self.roles.get(_name(path))
-        return (role,) if role else super().layouts_of(path, call)
+        return tuple(role.split()) if role else super().layouts_of(path, call)
 
     def _form(self, path: Path, tensor: Tensor, call: Call) -> Form:
         role = self.roles.get(_name(path))

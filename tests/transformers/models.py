@@ -217,7 +217,7 @@ MODELS = {
     "segformer": Case(segformer, "segformer", (61, 77)),
     "upernet-swin": Case(upernet, "backbone", (61, 77)),
     "upernet-convnext": Case(upernet_convnext, "backbone"),
-    "beit": Case(beit, "beit", (64, 64)),
+    "beit": Case(beit, "beit", (48, 48)),
     "dpt-segmentation": Case(dpt_segmentation, "dpt", (64, 64)),
     "mask2former": Case(mask2former, _ENCODER, **_MASKS),
     "maskformer": Case(maskformer, _ENCODER, **_MASKS),

@@ -59,7 +59,7 @@ PIPELINES = {
     "glpn": Case(models.glpn, processor("GLPN", size_divisor=32), *_DEPTH, one_size=False),
     "segformer": Case(models.segformer, processor("Segformer", 64, 64), *_SEMANTIC),
     "upernet": Case(models.upernet, processor("Segformer", 61, 77), *_SEMANTIC),
-    "beit": Case(models.beit, processor("Beit", 64, 64, do_center_crop=False), *_SEMANTIC),
+    "beit": Case(models.beit, processor("Beit", 48, 48, do_center_crop=False), *_SEMANTIC),
     "mask2former": Case(
         models.mask2former, processor("Mask2Former", **_EDGES), *_UNIVERSAL, one_size=False
     ),
