@@ -179,7 +179,7 @@ def _nested(reductions: Iterator[int]) -> tuple[int, ...]:
 
 def _multiple(backbone: Any, strides: tuple[int, ...]) -> int | None:
     """Multiple of the sizes that the model completes images to, where it does."""
-    embed = getattr(backbone, "patch_embed", None)
+    embed: Any = getattr(backbone, "patch_embed", None)
     if "forward" in _entries(backbone):
         return None
     if getattr(embed, "dynamic_img_pad", False):
