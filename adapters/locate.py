@@ -22,7 +22,8 @@ def find_backbone(model: nn.Module, known: Callable[[nn.Module], bool]) -> nn.Mo
     """The backbone inside a model.
 
     Looks at ``.backbone`` and the other places where libraries keep it, also inside containers
-    that hold the whole model (DDP, averaged, TTA and compiled ones); then at the base model that
+    that hold the whole model (DDP, averaged, TTA and compiled ones), and inside encoders of
+    transformers that take a mask too; then at the base model that
     transformers' models name; then for the only module inside that is a known backbone.
 
     Args:
