@@ -3,13 +3,15 @@ makes. All declare the strides of their features.
 
 | class | blocks | block tokens | sizes |
 |---|---|---|---|
-| VisionTransformer, Eva, Beit | ``blocks.i`` | NLC, class and registers first | as built |
+| VisionTransformer, Eva, Beit, NaFlexVit | ``blocks.i`` | NLC, class and registers first | as built |
 | VisionTransformerSAM | ``blocks.i`` | NHWC | as built |
 | SwinTransformer, SwinTransformerV2 | ``layers.i.blocks.j`` | NHWC | as built |
 | ConvNeXt | ``stages.i.blocks.j`` | NCHW | any |
 | MultiScaleVit | ``stages.i.blocks.j`` | NLC | any |
 | ResNet | ``layer{n}.j`` | NCHW | any |
-| any other | | | |
+
+Of any other the outputs are known, not the blocks. Features that are made before the first block,
+as a ResNet's stem does, come from the centre view where a layer is ensembled.
 """
 
 from __future__ import annotations
@@ -77,7 +79,7 @@ def _whole(backbone: Any, info: Sequence[dict[str, Any]]) -> Adapter:
             prefix=prefix,
             kept=("patch_valid",),
             channels=_channels(backbone, info) if own else (),
-            whole=type(backbone).__name__ in _RESIZING,
+            whole=any(cls.__name__ in _RESIZING for cls in _classes(backbone)),
             own=_format(backbone),
             rolled=_rolled(backbone),
         ),
@@ -117,7 +119,7 @@ def _with_blocks(
     stages = {i: found for i, entry in enumerate(info) if (found := _stage(root, entry["module"]))}
     layouts = {layout for _, layout in stages.values()}
     model = getattr(root, "model", root)
-    sequential = _SEQUENTIAL & {cls.__name__ for cls in type(model).__mro__}
+    sequential = _SEQUENTIAL & {cls.__name__ for cls in _classes(model)}
     if len(layouts) != 1 or ("NLC" in layouts and not sequential):
         return adapter
     paths = {i: paths for i, (paths, _) in stages.items()}
@@ -185,10 +187,8 @@ def _multiple(backbone: Any, strides: tuple[int, ...]) -> int | None:
     if getattr(embed, "dynamic_img_pad", False):
         return max(strides)
     # Windows and merged patches are completed; whole patches are expected.
-    windowed = {"SwinTransformer", "SwinTransformerV2"} & {
-        cls.__name__ for cls in _classes(backbone)
-    }
-    return max(strides) if windowed and not embed.strict_img_size else None
+    windowed = {"SwinTransformer", "SwinTransformerV2"} & {c.__name__ for c in _classes(backbone)}
+    return max(strides) if windowed and not getattr(embed, "strict_img_size", True) else None
 
 
 def _prefix_tokens(backbone: nn.Module) -> int:
