@@ -3,7 +3,7 @@ makes. All declare the strides of their features.
 
 | class | blocks | block tokens | sizes |
 |---|---|---|---|
-| VisionTransformer, Eva, Beit, NaFlexVit | ``blocks.i`` | NLC, class and registers first | as built |
+| VisionTransformer, Eva, Beit, NaFlexVit | ``blocks.i`` | NLC, prefix tokens first | as built |
 | VisionTransformerSAM | ``blocks.i`` | NHWC | as built |
 | SwinTransformer, SwinTransformerV2 | ``layers.i.blocks.j`` | NHWC | as built |
 | ConvNeXt | ``stages.i.blocks.j`` | NCHW | any |
