@@ -3,7 +3,8 @@ a file for the backbone and one for each head (half precision, plain tensors).
 
     python examples/depth/train.py --work-dir work_dirs/depth --bf16
 
-About an hour on one CPU core, and 4 GB of memory for the scenes. The ViT starts from the segmentation model of examples/demo.
+About an hour on one CPU core, and 4 GB of memory for the scenes. The ViT starts from the
+segmentation model of examples/demo.
 """
 
 from __future__ import annotations
