@@ -67,8 +67,11 @@ def _depth(loaded: Loaded, dataset: Any, asked: dict[str, Any], limit: int | Non
     ]
     if protocol.align != "none":
         how = "scale" if protocol.align == "median" else "scale and shift"
+        verb = "is" if protocol.align == "median" else "are"
         what = "inverse depth" if protocol.disparity else "depth"
-        notes.append(f"depth: {how} of the predicted {what} are fitted to the truth of each image.")
+        notes.append(
+            f"depth: {how} of the predicted {what} {verb} fitted to the truth of each image."
+        )
     hint = relative_hint(loaded.model.config, protocol)
     if hint:
         warnings.warn(hint, stacklevel=4)

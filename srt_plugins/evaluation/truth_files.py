@@ -33,6 +33,12 @@ class Reading:
             raise ConfigError(
                 f"Expected depth_scale to be units per metre, above 0, got {self.depth_scale}."
             )
+        if self.reduce_labels and 0 <= self.ignore_index < self.classes:
+            raise ConfigError(
+                f"Expected ignore_index to be no class, {self.classes} or above, with "
+                f"reduce_labels, got {self.ignore_index}: the labels of that class would not be "
+                "judged. Leave --ignore-index out; what is 0 before is not judged anyway."
+            )
 
     def depth(self, path: Path) -> np.ndarray:
         """Depth of a file in metres."""

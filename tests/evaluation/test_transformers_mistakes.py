@@ -162,6 +162,7 @@ def test_options_of_depth(refused, options, message):
         (["--align", "median"], "no align with SegformerForSemanticSegmentation"),
         (["--disparity"], "leave --disparity out"),
         (["--ignore-index", "254"], "ignore_index=254 in"),
+        (["--reduce-labels", "--ignore-index", "0"], "ignore_index to be no class"),
     ],
 )
 def test_options_of_labels(refused, options, message):
