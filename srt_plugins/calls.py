@@ -31,7 +31,8 @@ class ImageCall:
     @property
     def size(self) -> tuple[int, int]:
         """``(H, W)`` of the images."""
-        return (self.images.shape[-2], self.images.shape[-1])
+        # While a model is traced, sizes are tensors, of which no two are equal as keys.
+        return (int(self.images.shape[-2]), int(self.images.shape[-1]))
 
 
 def image_call(module: nn.Module, plain: Plain, args: tuple, kwargs: dict) -> ImageCall:

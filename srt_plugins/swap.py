@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from . import forward as _forward
-from .errors import CheckpointError
+from .errors import CheckpointError, ConfigError
 from .state import State
 
 
@@ -64,6 +64,11 @@ _running = threading.local()
 @torch.compiler.disable
 def _ensembled(module: nn.Module, plain: Any, args: tuple, kwargs: dict) -> Any:
     # Outside of compiled graphs: the engine is a loop over views, and hooks must be seen.
+    if getattr(torch.compiler, "is_compiling", bool)():  # torch.export does not stop before this
+        raise ConfigError(
+            f"Expected {type(module).__name__} without SRT for torch.export, got it with SRT; "
+            "export it in `with srt_enabled(model, enabled=False)`, or detach it first."
+        )
     running = vars(_running).setdefault("modules", set())
     if id(module) in running:
         return plain(*args, **kwargs)

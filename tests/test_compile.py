@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from srt_plugins import SRTWrapper, attach, detach, srt_enabled
+from srt_plugins import ConfigError, SRTWrapper, attach, detach, srt_enabled
 from tests.toys import Model, PatchBackbone
 
 IMAGES = torch.randn(1, 3, 24, 40, generator=torch.Generator().manual_seed(1))
@@ -84,3 +84,12 @@ def test_one_whole_graph_is_refused():
     )
     with pytest.raises(torch._dynamo.exc.Unsupported):
         compiled(IMAGES)
+
+
+def test_export_says_what_to_do(outputs):
+    model = attach(Model().eval())
+    with pytest.raises(ConfigError, match="without SRT for torch.export"):
+        torch.export.export(model, (IMAGES,), strict=False)
+    with srt_enabled(model, enabled=False):
+        exported = torch.export.export(model, (IMAGES,), strict=False)
+    same(exported.module()(IMAGES), outputs[0])

@@ -189,3 +189,9 @@ def test_detaching_inside_srt_enabled():
     with srt_enabled(model, level=1):
         detach(model)
     assert type(model.backbone) is PatchBackbone
+
+
+def test_shapes_without_numbers():
+    model = attach(Model()).eval().to("meta")
+    expected = detach(copy.deepcopy(model))(IMAGES.to("meta"))
+    assert model(IMAGES.to("meta")).shape == expected.shape

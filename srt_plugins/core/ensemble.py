@@ -6,8 +6,9 @@ Knows no framework and no backbone: an adapter turns whatever the backbone retur
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Callable, Union
+from typing import Any, Callable, Union
 
 import torch
 from torch import Tensor
@@ -211,6 +212,6 @@ def ensemble(
     return accumulator
 
 
-def _no_autocast(device: str) -> torch.autocast:
-    """Autocast would run the alignment in half precision."""
-    return torch.autocast(device, enabled=False)
+def _no_autocast(device: str) -> AbstractContextManager[Any]:
+    """Autocast would run the alignment in half precision; the meta device has none."""
+    return nullcontext() if device == "meta" else torch.autocast(device, enabled=False)

@@ -197,18 +197,18 @@ def _build(
     # A plain sum of products: einsum would follow autocast to half precision.
     coverage = (weights[:, None, None] * covers[0][:, :, None] * covers[1][:, None]).sum(0)
     exact = [*matrices, *covers, weights, coverage]
-    made = Alignment(
-        *(t.to(dtype).to(device) for t in exact),
-        *(None if i is None else i.to(device) for i in indices),
-    )
-    hidden = int((made.expand(made.coverage) <= 0).sum())
+    # Counted before it is moved: a device may be slow to tell, or hold no numbers (meta).
+    hidden = int((Alignment(*exact, *indices).expand(coverage) <= 0).sum())
     if hidden:
         raise ConfigError(
             f"Expected the views to show the whole image, but {hidden} of {cells[0] * cells[1]} "
             "output cells at the border are in none of them; add the view (0, 0) or one in the "
             "opposite direction."
         )
-    return made
+    return Alignment(
+        *(t.to(dtype).to(device) for t in exact),
+        *(None if i is None else i.to(device) for i in indices),
+    )
 
 
 def _distinct_cells(a: Tensor) -> tuple[Tensor, Tensor | None]:
