@@ -18,6 +18,7 @@ from itertools import accumulate
 from typing import Any, Callable
 
 from srt_plugins.adapters.base import Adapter
+from srt_plugins.adapters.structure import side
 from torch import nn
 
 
@@ -97,7 +98,7 @@ def _blocked(
 
 def _vit(backbone: Any) -> Adapter | None:
     blocks = [f"blocks.{i}" for i in range(len(backbone.blocks))]
-    patch = _side(backbone.patch_embed.proj.stride)
+    patch = side(backbone.patch_embed.proj.stride)
     adapter = _blocked(backbone, [blocks], [patch], backbone._out_features, "NHWC")
     return adapter and replace(adapter, floor=patch)
 
@@ -107,7 +108,7 @@ def _swin(backbone: Any) -> Adapter | None:
         [f"layers.{i}.blocks.{j}" for j in range(len(layer.blocks))]
         for i, layer in enumerate(backbone.layers)
     ]
-    patch = _side(backbone.patch_embed.patch_size)
+    patch = side(backbone.patch_embed.patch_size)
     strides = [patch * 2**i for i in range(len(stages))]
     names = [f"p{i}" for i in range(len(stages))]
     adapter = _blocked(backbone, stages, strides, names, "NLC")
@@ -128,7 +129,7 @@ def _mvit(backbone: Any) -> Adapter | None:
     # Blocks after the last stage's end belong to a stage without an output.
     stops = [*ends, depth]
     stages = [[f"blocks.{i}" for i in range(a, b)] for a, b in zip(starts, stops) if b > a]
-    patch = _side(backbone.patch_embed.proj.stride)
+    patch = side(backbone.patch_embed.proj.stride)
     strides = [patch * 2**i for i in range(len(stages))]
     names = [f"scale{i + 2}" for i in range(len(stages))]
     return _blocked(backbone, stages, strides, names, "NHWC")
@@ -161,10 +162,6 @@ def _pyramid(part: str) -> Callable[[Any], Adapter | None]:
         )
 
     return describe_pyramid
-
-
-def _side(value: Any) -> int:
-    return int(value[0] if isinstance(value, (tuple, list)) else value)
 
 
 _PARTS: dict[str, tuple[str, ...]] = {

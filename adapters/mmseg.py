@@ -18,6 +18,7 @@ from operator import mul
 from typing import Any, Callable
 
 from srt_plugins.adapters.base import Adapter
+from srt_plugins.adapters.structure import side
 from torch import nn
 
 
@@ -25,7 +26,10 @@ def describe(backbone: nn.Module) -> Adapter | None:
     """The adapter of an MMSegmentation backbone (or a subclass of one), None for anything else."""
     for cls in type(backbone).__mro__:
         if cls.__module__.split(".")[0] == "mmseg" and cls.__name__ in _FAMILIES:
-            return _FAMILIES[cls.__name__](backbone)
+            try:
+                return _FAMILIES[cls.__name__](backbone)
+            except TypeError:  # patches that are no squares
+                return None
     return None
 
 
@@ -76,9 +80,9 @@ def _hierarchical(
 
 
 def _swin(backbone: Any) -> Adapter:
-    strides = [_side(backbone.patch_embed.projection.stride)]
+    strides = [side(backbone.patch_embed.projection.stride)]
     for stage in list(backbone.stages)[:-1]:
-        strides.append(strides[-1] * _side(stage.downsample.sampler.stride))
+        strides.append(strides[-1] * side(stage.downsample.sampler.stride))
     stages = [
         [f"stages.{i}.blocks.{j}" for j in range(len(stage.blocks))]
         for i, stage in enumerate(backbone.stages)
@@ -95,7 +99,7 @@ def _mit(backbone: Any) -> Adapter:
 
 
 def _pvt(backbone: Any) -> Adapter:
-    strides = accumulate((_side(p.projection.stride) for p in backbone.patch_embeds), mul)
+    strides = accumulate((side(p.projection.stride) for p in backbone.patch_embeds), mul)
     stages = [
         [f"layers.{i}.{j}" for j in range(len(stage))] for i, stage in enumerate(backbone.layers)
     ]
@@ -119,10 +123,6 @@ def _timm(backbone: Any) -> Adapter:
         patch=max(reduction) if reduction else None,
         strides=tuple(reduction) if reduction else None,
     )
-
-
-def _side(value: Any) -> int:
-    return int(value[0] if isinstance(value, (tuple, list)) else value)
 
 
 def _name(backbone: nn.Module) -> str:

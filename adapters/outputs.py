@@ -198,8 +198,9 @@ class BySize:
         raise AdapterError(
             f"Expected {call.family} to return token grids of "
             f"{', '.join(dict.fromkeys(counts)) or f'strides {self.strides}'} for an image of "
-            f"{height}x{width}, got {summary(call.output)}. If it resizes images by itself, resize "
-            f"them before and wrap the part after the resizing. {_ELSE}"
+            f"{height}x{width}, got {summary(call.output)}. If it was changed after it was "
+            "wrapped, detach it and wrap it again; if it resizes images by itself, resize them "
+            f"before and wrap the part after the resizing. {_ELSE}"
         )
 
     def _fitting(self, layout: str, tensor: Tensor, call: Call) -> Iterator[Form]:

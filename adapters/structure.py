@@ -1,4 +1,4 @@
-"""Nested outputs (tensors in tuples, lists, dicts) as flat lists and back."""
+"""Nested outputs (tensors in tuples, lists, dicts) as flat lists and back; sizes in configs."""
 
 from __future__ import annotations
 
@@ -58,3 +58,15 @@ def summary(output: Any) -> str:
         f"{'output' + ''.join(f'[{p!r}]' for p in path)}: {tuple(t.shape)} {t.dtype}"
         for path, t in found
     )
+
+
+def side(value: Any) -> int:
+    """The side of a square, given by one number or by two.
+
+    Raises:
+        TypeError: two different numbers.
+    """
+    first, *others = value if isinstance(value, (tuple, list)) else (value,)
+    if any(other != first for other in others):
+        raise TypeError(f"Expected a square, got {value}.")
+    return int(first)

@@ -10,6 +10,7 @@ from typing import Any, Callable, Optional
 
 from srt_plugins.adapters import timm
 from srt_plugins.adapters.base import Adapter
+from srt_plugins.adapters.structure import side
 from srt_plugins.adapters.transformers_outputs import Named
 from torch import nn
 
@@ -46,7 +47,7 @@ def vit(ahead: int = 1, counted: str = "", layout: str = "NLC", **roles: str) ->
 
     def describe_vit(module: Any) -> Adapter:
         config = module.config
-        patch, blocks = _side(config.patch_size), tuple(_blocks(module))
+        patch, blocks = side(config.patch_size), tuple(_blocks(module))
         prefix = ahead + (int(getattr(config, counted)) if counted else 0)
         maps = _is_backbone(module) and getattr(config, "reshape_hidden_states", False)
         return _adapter(
@@ -76,7 +77,7 @@ def dpt(module: Any) -> Adapter | None:
 
 def windowed(module: Any) -> Adapter:
     """Maps, and before them tokens in windows."""
-    patch = _side(module.config.patch_size)
+    patch = side(module.config.patch_size)
     return _adapter(module, patch=patch, by_size=_outputs((patch,), {"hidden_states": "unordered"}))
 
 
@@ -134,7 +135,7 @@ def _feature_strides(module: Any, stem: int, stages: list[int]) -> tuple[int, ..
 
 def doubling(module: Any) -> list[int]:
     """Stages half as fine as the one before, from the patch size on."""
-    patch = _side(getattr(module.config, "patch_size", 4))
+    patch = side(getattr(module.config, "patch_size", 4))
     return [patch, *(patch * 2**i for i in range(len(module.config.depths)))]
 
 
@@ -165,13 +166,13 @@ def hiera(module: Any) -> Adapter | None:
     config = module.config
     if getattr(getattr(module, "embeddings", None), "is_mae", False):
         return refused("it masks patches at random")(module)
-    first, step = _side(config.patch_stride), _side(config.query_stride)
+    first, step = side(config.patch_stride), side(config.query_stride)
     pooled = [min(i, int(config.num_query_pool)) for i in range(len(config.depths))]
     stages = [first * step**i for i in pooled]
     maps = _feature_strides(module, first, stages)
     # In raster order once every unit is pooled to one token.
     pools = pooled[-1] == config.num_query_pool
-    last = pools and _side(config.masked_unit_size) == step ** pooled[-1]
+    last = pools and side(config.masked_unit_size) == step ** pooled[-1]
     return _adapter(
         module,
         patch=max(maps or stages),
@@ -257,11 +258,3 @@ def _at(module: nn.Module, path: str) -> nn.Module | None:
         return module.get_submodule(path)
     except AttributeError:
         return None
-
-
-def _side(value: Any) -> int:
-    """Of a square, given by one number or by two."""
-    first, *others = value if isinstance(value, (tuple, list)) else (value,)
-    if any(other != first for other in others):
-        raise TypeError(f"Expected a square, got {value}.")
-    return int(first)

@@ -57,7 +57,8 @@ def SRTWrapper(backbone: Module, **keywords: Any) -> Module:
     if "forward" in backbone.__dict__ and bound is None:
         raise ConfigError(
             f"Expected {type(backbone).__name__}.forward to be its class's own, but this instance "
-            "carries a patched forward that would hide SRT; remove the patch first."
+            "carries a patched forward that would hide SRT; remove the patch first (that of "
+            "accelerate, from device_map: accelerate.hooks.remove_hook_from_module)."
         )
     if isinstance(backbone, SRTModule) and backbone._srt is not None:
         check(settings, backbone._srt.adapter)

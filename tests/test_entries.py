@@ -15,7 +15,7 @@ from srt_plugins.adapters.outputs import BySize
 from torch import nn
 
 from srt_plugins import ConfigError, SRTWrapper, adapters, attach, detach, dispersion, srt_enabled
-from srt_plugins.errors import AdapterError
+from srt_plugins.errors import AdapterError, CaptureError
 from tests import reference
 
 IMAGES = torch.randn(2, 3, 24, 40, generator=torch.Generator().manual_seed(1))
@@ -158,6 +158,13 @@ def test_a_layer_in_a_sequence(plain):
     torch.testing.assert_close(
         backbone.tokens(IMAGES), SRTWrapper(plain, views=VIEWS).tokens(IMAGES)
     )
+
+
+def test_a_block_that_was_taken_away_is_named(plain):
+    backbone = SRTWrapper(plain, views=VIEWS, layer=-1)
+    backbone.blocks = backbone.blocks[:2]
+    with pytest.raises(CaptureError, match=r"'blocks\.2'.*wrap it again"):
+        backbone.tokens(IMAGES)
 
 
 def test_a_finer_stride_gives_more_tokens(backbone):

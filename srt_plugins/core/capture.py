@@ -83,7 +83,7 @@ def capture(
 
     with ExitStack() as stack:
         for path in (*passed, *paths):
-            module = root.get_submodule(path)
+            module = _block(root, path)
             stack.enter_context(_uncompiled(module))
             # Before other hooks: some libraries collect hidden states in hooks of their own.
             handle = module.register_forward_hook(keep(path), prepend=True)
@@ -101,6 +101,16 @@ def capture(
             "after wrapping, or choose another layer."
         )
     return found
+
+
+def _block(root: nn.Module, path: str) -> nn.Module:
+    try:
+        return root.get_submodule(path)
+    except AttributeError as error:
+        raise CaptureError(
+            f"Expected {type(root).__name__} to hold the block {path!r} that it had when it was "
+            "wrapped, but it is gone; detach the model, and wrap it again as it is now."
+        ) from error
 
 
 def _holds_tensor(value: Any) -> bool:

@@ -104,6 +104,7 @@ def compare_transformers(
         warning = loaded.report.warning()
         notes = [*([warning] if warning else []), *notes]
         found = TransformersRuns(session, None, srt[0][1]).compared(planned, notes, request)
+        found.notes += session.noticed
         found.context = {
             "model": str(model),
             "architecture": type(loaded.model).__name__,

@@ -86,6 +86,7 @@ class Session(BaseSession):
                 if on_images is not None:
                     on_images(len(statistics))
         metric = self.task.metric(statistics)
+        self.noticed = self.task.noticed(metric)
         return Run([metric], {}, [s / n for s, n in zip(watch.seconds, counts)], peak)
 
     def completed(self, padding: str | None) -> AbstractContextManager[None]:

@@ -59,6 +59,10 @@ class Task:
         """The metric of all images from their statistics."""
         raise NotImplementedError
 
+    def noticed(self, metric: Any) -> list[str]:
+        """What must be known of the figures of a metric."""
+        return []
+
     def without_maps(self) -> str | None:
         """Why there are no dense maps; None where there are."""
         return None
@@ -118,6 +122,11 @@ class Depth(Task):
         """The depth errors."""
         errors, pixels = zip(*statistics)
         return DepthErrors(np.stack(errors).reshape(-1, len(FIGURES)), np.array(pixels))
+
+    def noticed(self, metric: DepthErrors) -> list[str]:
+        """Images whose depth is unknown, or out of range, everywhere."""
+        empty = int((metric.pixels == 0).sum())
+        return [f"depth: images without judged pixels, left out of means: {empty}."] * (empty > 0)
 
 
 class Semantic(Task):

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import torch
 pytest.importorskip("transformers", reason="transformers is not installed")
 
 import transformers
+from PIL import Image
 
 from srt_plugins import srt_enabled
 from srt_plugins.cli import main
@@ -216,6 +218,24 @@ def test_relative_depth_is_fitted_to_the_truth(root, recwarn):
         rows.append(np.where(disparity > 0, 1 / np.where(disparity > 0, disparity, 1), 80))
     expected = tiny.depth_figures(rows, [truth for _, truth in images])
     assert [found["plain"].figures[f] for f in FIGURES] == pytest.approx(expected, rel=1e-3)
+
+
+def test_images_without_depth_are_left_out_and_told(root, tmp_path):
+    shutil.copytree(root / "data", tmp_path / "data")
+    known = sorted((tmp_path / "data" / "depth").glob("*"))
+    shape = tiny.read_folder(root / "data", "depth")[0][1].shape
+    options = dict(skip=ALL, device="cpu", depth_scale=tiny.DEPTH_SCALE)
+    model = tiny.saved("metric", root)
+    found = compare_transformers(model, tmp_path / "data", [{}], **options)
+    assert not any("judged pixels" in note for note in found.notes)
+    Image.fromarray(np.zeros(shape, np.uint16)).save(known[0])
+    found = compare_transformers(model, tmp_path / "data", [{}], **options)
+    assert "depth: images without judged pixels, left out of means: 1." in found.notes
+    images = tiny.read_folder(root / "data", "depth")[1:]
+    expected = ByHand(model, "depth")
+    rows = [expected.predicted(image) for image, _ in images]
+    figures = tiny.depth_figures(rows, [truth for _, truth in images])
+    assert [found["plain"].figures[f] for f in FIGURES] == pytest.approx(figures, rel=1e-3)
 
 
 def test_relative_depth_judged_in_metres_is_told(root):
