@@ -14,7 +14,7 @@ _COLOURS = {"plain": "#555555", "control": "#0072B2", "srt": "#D55E00", "other":
 _MARKERS = {
     "plain": "o",
     "control": "sDv^<>",
-    "srt": "oPX*hp",
+    "srt": "oPX*hpDsv^<>",
     "other": "sDv^<>",
 }
 _GROUPS = {"plain": "Plain model", "control": "1x controls", "srt": "SRT", "other": "Others"}
