@@ -17,7 +17,7 @@ from typing import Any
 
 from srt_plugins.adapters.base import Adapter
 from srt_plugins.adapters.outputs import BySize, Call
-from srt_plugins.adapters.structure import Path
+from srt_plugins.adapters.structure import Path, forward_of, side
 from torch import nn
 
 # What the features hold, by name: as many registers could pass for the tokens of a small image.
@@ -36,10 +36,13 @@ def describe(backbone: nn.Module) -> Adapter | None:
     Known by name and structure: many projects carry a copy of them.
     """
     names = {cls.__name__ for cls in type(backbone).__mro__}
-    if "DinoVisionTransformer" in names and hasattr(backbone, "prepare_tokens_with_masks"):
-        return _adapter(backbone, ("forward_features", "get_intermediate_layers"))
-    if "VisionTransformer" in names and hasattr(backbone, "prepare_tokens"):
-        return _adapter(backbone, ("forward", "get_intermediate_layers"))
+    try:
+        if "DinoVisionTransformer" in names and hasattr(backbone, "prepare_tokens_with_masks"):
+            return _adapter(backbone, ("forward_features", "get_intermediate_layers"))
+        if "VisionTransformer" in names and hasattr(backbone, "prepare_tokens"):
+            return _adapter(backbone, ("forward", "get_intermediate_layers"))
+    except TypeError:  # patches that are no squares
+        return None
     return None
 
 
@@ -58,16 +61,13 @@ class _Tokens(BySize):
         return super().layouts_of(path, call)
 
 
-def _adapter(backbone: Any, entries: tuple[str, ...]) -> Adapter | None:
+def _adapter(backbone: Any, entries: tuple[str, ...]) -> Adapter:
     blocks = _blocks(backbone)
-    patch = getattr(backbone, "patch_size", None) or backbone.patch_embed.patch_size
-    patch = int(patch[0] if isinstance(patch, (tuple, list)) else patch)
+    patch = side(getattr(backbone, "patch_size", None) or backbone.patch_embed.patch_size)
     registers = (getattr(backbone, n, 0) for n in ("num_register_tokens", "n_storage_tokens"))
     prefix = 1 + sum(registers)
-    definer = next(cls for cls in type(backbone).__mro__ if "forward" in vars(cls))
-    code = getattr(vars(definer)["forward"], "__code__", None)
     # A forward of one's own may do without the method that it is made of elsewhere.
-    headed = code is not None and entries[0] in code.co_names
+    headed = entries[0] in forward_of(backbone)[1]
     return Adapter(
         family=f"{type(backbone).__name__} of torch.hub",
         parts=(),

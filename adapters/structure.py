@@ -1,4 +1,6 @@
-"""Nested outputs (tensors in tuples, lists, dicts) as flat lists and back; sizes in configs."""
+"""Nested outputs (tensors in tuples, lists, dicts) as flat lists and back; sizes in configs, and
+what a forward is made of.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ import copy
 from collections.abc import Iterator, Mapping
 from typing import Any, Callable, Union
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from srt_plugins.errors import AdapterError
 
@@ -58,6 +60,13 @@ def summary(output: Any) -> str:
         f"{'output' + ''.join(f'[{p!r}]' for p in path)}: {tuple(t.shape)} {t.dtype}"
         for path, t in found
     )
+
+
+def forward_of(module: nn.Module) -> tuple[type, tuple[str, ...]]:
+    """The class whose ``forward`` a module has, and the names that its code mentions."""
+    definer = next(cls for cls in type(module).__mro__ if "forward" in vars(cls))
+    code = getattr(vars(definer)["forward"], "__code__", None)
+    return definer, () if code is None else code.co_names
 
 
 def side(value: Any) -> int:

@@ -22,6 +22,7 @@ from itertools import accumulate
 from typing import Any
 
 from srt_plugins.adapters.base import Adapter
+from srt_plugins.adapters.structure import forward_of
 from srt_plugins.adapters.timm_outputs import AsAsked, AsDeclared
 from torch import nn
 
@@ -165,10 +166,9 @@ def _places(root: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
 
 def _entries(backbone: nn.Module) -> tuple[str, ...]:
     """The methods that take images."""
-    definer = next(cls for cls in type(backbone).__mro__ if "forward" in vars(cls))
-    code = getattr(vars(definer)["forward"], "__code__", None)
+    definer, mentioned = forward_of(backbone)
     # A subclass outside timm may do anything in its forward.
-    headed = _is_timm(definer) and code is not None and "forward_features" in code.co_names
+    headed = _is_timm(definer) and "forward_features" in mentioned
     own = () if headed else ("forward",)
     return (*own, *(name for name in _ENTRIES if hasattr(backbone, name)))
 
