@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from srt_plugins.core.ensemble import Grid, Leaf, Vector
+from srt_plugins.core.accumulator import Grid, Leaf, Vector
 
 # Layouts that hold a token grid; "vector" is image-level tokens, "kept" is never averaged.
 LAYOUTS = ("NCHW", "NHWC", "NLC")

@@ -15,8 +15,9 @@ from .adapters.form import Form
 from .adapters.outputs import Size
 from .adapters.structure import Path, replace, summary, tensors
 from .calls import ImageCall
+from .core.accumulator import Leaf
 from .core.capture import Block, capture, replaced
-from .core.ensemble import Accumulator, Leaf, ensemble, view_chunks
+from .core.ensemble import ensemble
 from .core.translate import Canvas
 from .core.views import Views
 from .errors import AdapterError, ConfigError
@@ -30,16 +31,12 @@ def at_outputs(state: State, call: ImageCall, views: Views) -> Any:
     sizes = (adapter.view_size(call.size), call.size)
     centre = views.translations.index((0, 0)) if (0, 0) in views.translations else None
     first: Any = None
+    selected: list[Path] = []
     forms: dict[Path, Form] = {}
     kept: dict[Path, Tensor] | None = None
-    accumulator = Accumulator(views, settings.aggregation())
-    for chunk, chosen in view_chunks(
-        images,
-        views,
-        size=sizes[0],
-        padding=settings.padding,
-        view_batch=settings.view_batch,
-    ):
+
+    def leaves(chunk: Tensor, chosen: slice) -> list[Leaf]:
+        nonlocal first, selected, forms, kept
         output = call.run(chunk)
         found = dict(tensors(output))
         if first is None:
@@ -51,7 +48,19 @@ def at_outputs(state: State, call: ImageCall, views: Views) -> Any:
         if centre is not None and chosen.start <= centre < chosen.stop and each:
             start = (centre - chosen.start) * len(images)
             kept = _others(found, forms, selected, slice(start, start + len(images)))
-        accumulator.add([leaf for p in selected for leaf in forms[p].split(found[p])], chosen)
+        return [leaf for p in selected for leaf in forms[p].split(found[p])]
+
+    accumulator = ensemble(
+        leaves,
+        images,
+        views,
+        settings.aggregation(),
+        size=sizes[0],
+        padding=settings.padding,
+        view_batch=settings.view_batch,
+        tolerance=settings.tolerance,
+        group=settings.group,
+    )
     if kept is None and len(selected) < len(forms):
         output = call.run(_untranslated(call, sizes[0], settings))
         kept = _others(dict(tensors(output)), forms, selected)
@@ -59,8 +68,7 @@ def at_outputs(state: State, call: ImageCall, views: Views) -> Any:
     results = iter(accumulator.results())
     values = kept or {}
     for path in selected:
-        leaves = [next(results) for _ in range(forms[path].count)]
-        values[path] = forms[path].join(leaves)
+        values[path] = forms[path].join([next(results) for _ in range(forms[path].count)])
     return replace(first, lambda path, like: _like(values[path], like))
 
 
@@ -78,7 +86,7 @@ def at_layer(module: nn.Module, state: State, call: ImageCall, views: Views) -> 
     def paths(indices: list[int]) -> list[str]:
         return [adapter.blocks[i] for i in indices]
 
-    def leaves(view: Tensor) -> list[Leaf]:
+    def leaves(view: Tensor, _: slice) -> list[Leaf]:
         found = capture(
             module, paths(stored), lambda: call.run(view), paths(skipped), adapter.attentions
         )
@@ -94,6 +102,8 @@ def at_layer(module: nn.Module, state: State, call: ImageCall, views: Views) -> 
         size=sizes[0],
         padding=settings.padding,
         view_batch=settings.view_batch,
+        tolerance=settings.tolerance,
+        group=settings.group,
     )
     results = iter(accumulator.results())
     values = {}

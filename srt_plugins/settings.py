@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
-from .core.ensemble import Aggregation
+from .core.accumulator import Aggregation
 from .core.resample import Smooth
 from .core.statistics import STATISTICS
 from .core.translate import check_padding
@@ -36,6 +37,11 @@ class Settings:
         padding: how pixels outside the image are made, for translations and partial patches:
             ``"replicate" | "reflect" | "zeros"``.
         view_batch: views per forward, or ``"auto"``.
+        tolerance: run views of an image only until the relative standard error of their mean falls
+            below this; None = always all views.
+        max_views: run at most this many of the views, the first ones; None = all.
+        group: processes that share the views of each image: a process group of torch.distributed,
+            or ``"world"``; None = each process runs all views.
     """
 
     level: int | None = None
@@ -48,6 +54,9 @@ class Settings:
     smooth: Smooth = None
     padding: str = "replicate"
     view_batch: int | str = "auto"
+    tolerance: float | None = None
+    max_views: int | None = None
+    group: Any = None
 
     def __post_init__(self) -> None:
         if self.level is not None:
@@ -64,6 +73,8 @@ class Settings:
         check_padding(self.padding)
         _check_count("view_batch", self.view_batch, also="auto")
         _check_count("stride", self.stride, also=None)
+        _check_count("max_views", self.max_views, also=None)
+        self._check_tolerance()
         if self.stride is not None and self.layer is not None:
             raise ConfigError(
                 f"Expected stride=None with layer={self.layer!r}, got {self.stride}: the rest of "
@@ -74,6 +85,27 @@ class Settings:
         if self.outputs is not None:
             self._check_outputs(self.outputs)
         self.aggregation()
+
+    def _check_tolerance(self) -> None:
+        tolerance = self.tolerance
+        if tolerance is None:
+            return
+        number = isinstance(tolerance, Real) and not isinstance(tolerance, bool)
+        if not number or not 0 <= tolerance < math.inf:
+            raise ConfigError(
+                f"Expected tolerance to be None or a relative standard error >= 0, such as 0.05, "
+                f"got {tolerance!r}."
+            )
+        if self.statistic != "mean":
+            raise ConfigError(
+                f"Expected statistic='mean' with tolerance={tolerance}, got {self.statistic!r}: "
+                "the standard error is that of the mean."
+            )
+        if self.group is not None:
+            raise ConfigError(
+                f"Expected group=None with tolerance={tolerance}: which views an image still needs "
+                "is known only after the ones before. Share images among processes instead."
+            )
 
     def _check_outputs(self, outputs: Any) -> None:
         if not isinstance(outputs, (list, tuple)) or not all(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from .adapters.base import Adapter
-from .core.ensemble import output_cell
+from .core.accumulator import output_cell
 from .core.views import Views, resolve
 from .errors import ConfigError
 from .settings import Settings
@@ -44,7 +44,7 @@ class State:
 
 def chosen_views(settings: Settings, patch: int, quiet: bool = False) -> Views:
     """The views of some settings for a patch size in pixels, checked against the statistic."""
-    views = resolve(settings.views, settings.level, patch, quiet=quiet)
+    views = resolve(settings.views, settings.level, patch, quiet=quiet).first(settings.max_views)
     if settings.statistic == "median" and len(set(views.weights)) > 1:
         raise ConfigError(
             "Expected views of equal weight with statistic='median', which takes no weights, got "

@@ -24,7 +24,7 @@ class Mean:
 
     def __init__(self, alignment: Alignment) -> None:
         self.alignment = alignment
-        self._sum: Tensor | None = None
+        self.sum: Tensor | None = None
 
     def add(self, features: Tensor, views: slice) -> None:
         """Add the views of a slice: features ``(v * B, C, h, w)``."""
@@ -36,12 +36,12 @@ class Mean:
         stacked = columns.transpose(0, 1).reshape(batch_channels, v * h, q)
         total = rows.transpose(0, 1).reshape(-1, v * h) @ stacked
         total = total.view(-1, features.shape[1], *total.shape[1:])
-        self._sum = total if self._sum is None else self._sum + total
+        self.sum = total if self.sum is None else self.sum + total
 
     def result(self) -> Tensor:
         """``(B, C, h', w')`` in the accumulation dtype."""
-        assert self._sum is not None
-        return self.alignment.expand(self._sum / self.alignment.coverage)
+        assert self.sum is not None
+        return self.alignment.expand(self.sum / self.alignment.coverage)
 
 
 class MeanDispersion:
@@ -53,9 +53,9 @@ class MeanDispersion:
 
     def __init__(self, alignment: Alignment) -> None:
         self.alignment = alignment
-        self._mean: Tensor | None = None
-        self._m2: Tensor | None = None
-        self._weight: Tensor | None = None
+        self.mean: Tensor | None = None
+        self.m2: Tensor | None = None
+        self.weight: Tensor | None = None
 
     def add(self, features: Tensor, views: slice) -> None:
         """Add the views of a slice: features ``(v * B, C, h, w)``."""
@@ -74,25 +74,25 @@ class MeanDispersion:
         total = weight.sum(0)
         mean = ((weight / total.clamp_min(tiny))[:, None, None] * aligned).sum(0)
         m2 = (weight[:, None, None] * (aligned - mean).square()).sum(0)
-        if self._mean is None or self._m2 is None or self._weight is None:
-            self._mean, self._m2, self._weight = mean, m2, total
+        if self.mean is None or self.m2 is None or self.weight is None:
+            self.mean, self.m2, self.weight = mean, m2, total
             return
-        both = self._weight + total
+        both = self.weight + total
         share = total / both.clamp_min(tiny)
-        delta = mean - self._mean
-        self._mean = self._mean + delta * share
-        self._m2 = self._m2 + m2 + delta.square() * (self._weight * share)
-        self._weight = both
+        delta = mean - self.mean
+        self.mean = self.mean + delta * share
+        self.m2 = self.m2 + m2 + delta.square() * (self.weight * share)
+        self.weight = both
 
     def result(self) -> Tensor:
         """Mean, ``(B, C, h', w')``."""
-        assert self._mean is not None
-        return self.alignment.expand(self._mean)
+        assert self.mean is not None
+        return self.alignment.expand(self.mean)
 
     def dispersion(self) -> Tensor:
         """Standard deviation over views, ``(B, C, h', w')``."""
-        assert self._m2 is not None and self._weight is not None
-        return self.alignment.expand((self._m2 / self._weight).clamp_min(0).sqrt())
+        assert self.m2 is not None and self.weight is not None
+        return self.alignment.expand((self.m2 / self.weight).clamp_min(0).sqrt())
 
 
 class Median:
@@ -104,16 +104,16 @@ class Median:
 
     def __init__(self, alignment: Alignment) -> None:
         self.alignment = alignment
-        self._views: list[Tensor] = []
+        self.views: list[Tensor] = []
 
     def add(self, features: Tensor, views: slice) -> None:
         """Add the views of a slice: features ``(v * B, C, h, w)``."""
-        self._views.append(features.unflatten(0, (views.stop - views.start, -1)))
+        self.views.append(features.unflatten(0, (views.stop - views.start, -1)))
 
     def result(self) -> Tensor:
         """``(B, C, h', w')`` in the accumulation dtype."""
         a = self.alignment
-        every = torch.cat(self._views)
+        every = torch.cat(self.views)
         n, batch, channels = every.shape[:3]
         step = max(1, _BAND // (n * batch * a.a_y.shape[1] * a.a_x.shape[1]))
         bands = [self._band(every[:, :, c : c + step]) for c in range(0, channels, step)]

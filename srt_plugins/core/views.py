@@ -45,6 +45,12 @@ class Views:
         """``(dy, dx, weight)`` of each view, as :func:`explicit` takes them."""
         return [(*t, w) for t, w in zip(self.translations, self.weights)]
 
+    def first(self, count: int | None) -> Views:
+        """The first ``count`` views; all where it is None or there are no more."""
+        if count is None or count >= len(self):
+            return self
+        return Views(self.translations[:count], self.weights[:count])
+
     @property
     def is_identity(self) -> bool:
         """True where the only view is the untranslated image."""

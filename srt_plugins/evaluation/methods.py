@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core.ensemble import view_chunks
+from ..core.chunks import run_views
 from ..core.patch import overridden
 from ..core.statistics import accumulation_dtype
 from ..core.views import Views
@@ -58,9 +58,11 @@ def output_ensemble(
         batch, size = len(inputs), (inputs.shape[-2], inputs.shape[-1])
         total: Tensor | None = None
         cover = torch.zeros(size, device=inputs.device)
-        chunks = view_chunks(inputs, views, padding=padding, view_batch=view_batch)
-        for chunk, chosen in chunks:
-            logits = inference(chunk, sized(metas * (len(chunk) // batch), size))
+
+        def run(chunk: Tensor, _: slice) -> Tensor:
+            return inference(chunk, sized(metas * (len(chunk) // batch), size))
+
+        for logits, chosen in run_views(run, inputs, views, padding=padding, view_batch=view_batch):
             dtype = logits.dtype
             for one, (dy, dx), weight in zip(
                 logits.split(batch), views.translations[chosen], views.weights[chosen]

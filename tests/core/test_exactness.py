@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from srt_plugins.core.ensemble import Aggregation, Grid, ensemble
+from srt_plugins.core.accumulator import Aggregation, Grid
+from srt_plugins.core.ensemble import ensemble
 from srt_plugins.core.views import explicit, grid, phases
 from tests import reference
 
@@ -75,7 +76,9 @@ def test_engine_equals_the_oracle(seed, view_batch):
         "std": Aggregation("mean", True, cell, taps),
         "median": Aggregation("median", False, cell, taps),
     }.items():
-        done = ensemble(run, images, chosen, how, padding=padding, view_batch=view_batch)
+        done = ensemble(
+            lambda view, _: run(view), images, chosen, how, padding=padding, view_batch=view_batch
+        )
         got[name] = done.dispersions()[0] if name == "std" else done.results()[0]
         if name == "std":
             torch.testing.assert_close(done.results()[0], got["mean"], rtol=1e-4, atol=1e-5)
@@ -98,8 +101,8 @@ def test_pixel_form_pooled_is_the_token_form(cell):
     def run(batch):
         return [Grid(backbone(batch), (16, 16))]
 
-    fine = ensemble(run, images, views, Aggregation(stride=cell)).results()[0]
-    token = ensemble(run, images, views, Aggregation()).results()[0]
+    fine = ensemble(lambda view, _: run(view), images, views, Aggregation(stride=cell)).results()[0]
+    token = ensemble(lambda view, _: run(view), images, views, Aggregation()).results()[0]
     shown = torch.zeros(48, 64, dtype=torch.float64)
     for dy, dx in views.translations:
         shown[max(0, -dy) : 48 - max(0, dy), max(0, -dx) : 64 - max(0, dx)] += 1
@@ -120,7 +123,9 @@ def test_constant_features_stay_constant_up_to_the_border(padding, statistic, st
         return [Grid(torch.full((len(batch), 2, 3, 4), 7.0), (16, 16))]
 
     how = Aggregation(statistic, False, stride, (0.25, 0.5, 0.25))
-    done = ensemble(run, torch.rand(2, 3, 48, 64), grid(7, 16), how, padding=padding)
+    done = ensemble(
+        lambda view, _: run(view), torch.rand(2, 3, 48, 64), grid(7, 16), how, padding=padding
+    )
     torch.testing.assert_close(done.results()[0], torch.full_like(done.results()[0], 7.0))
 
 
@@ -128,7 +133,12 @@ def test_constant_features_have_no_dispersion():
     def run(batch):
         return [Grid(torch.full((len(batch), 2, 3, 4), 7.0), (16, 16))]
 
-    done = ensemble(run, torch.rand(1, 3, 48, 64), grid(3, 16), Aggregation(dispersion=True))
+    done = ensemble(
+        lambda view, _: run(view),
+        torch.rand(1, 3, 48, 64),
+        grid(3, 16),
+        Aggregation(dispersion=True),
+    )
     assert done.dispersions()[0].abs().max() < 1e-5
 
 
@@ -144,7 +154,9 @@ def test_shift_equivariant_backbone_is_unchanged_away_from_the_border(views):
 
     plain = run(images)[0].tensor
     for statistic in ("mean", "median"):
-        got = ensemble(run, images, views, Aggregation(statistic)).results()[0]
+        got = ensemble(lambda view, _: run(view), images, views, Aggregation(statistic)).results()[
+            0
+        ]
         inner = (..., slice(5, -5), slice(5, -5))
         torch.testing.assert_close(got[inner], plain[inner])
 
@@ -162,9 +174,13 @@ def test_float16_features_are_accumulated_in_float32_under_autocast():
 
         return call
 
-    exact = ensemble(run(torch.float64), images, views, Aggregation()).results()[0]
+    exact = ensemble(
+        lambda view, _: run(torch.float64)(view), images, views, Aggregation()
+    ).results()[0]
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        got = ensemble(run(torch.bfloat16), images, views, Aggregation()).results()[0]
+        got = ensemble(
+            lambda view, _: run(torch.bfloat16)(view), images, views, Aggregation()
+        ).results()[0]
     assert got.dtype == torch.float32
     torch.testing.assert_close(got.double(), exact, rtol=1e-5, atol=1e-6)
 
@@ -177,7 +193,7 @@ def test_gradients_flow_through_the_ensemble():
 
         def run(x, how=how):
             return ensemble(
-                lambda b: [Grid(backbone(b), (4, 4))], x, views, how, view_batch=2
+                lambda b, _: [Grid(backbone(b), (4, 4))], x, views, how, view_batch=2
             ).results()[0]
 
         assert torch.autograd.gradcheck(run, (images,))
@@ -189,7 +205,7 @@ def test_gradients_after_inference_mode_of_the_same_sizes():
 
     def run(x):
         return ensemble(
-            lambda b: [Grid(backbone(b), (4, 4))], x, phases(4, 2), Aggregation(stride=2)
+            lambda b, _: [Grid(backbone(b), (4, 4))], x, phases(4, 2), Aggregation(stride=2)
         ).results()[0]
 
     with torch.inference_mode():

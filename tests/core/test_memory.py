@@ -9,7 +9,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from srt_plugins.core.ensemble import Aggregation, Grid, ensemble
+from srt_plugins.core.accumulator import Aggregation, Grid
+from srt_plugins.core.ensemble import ensemble
 from srt_plugins.core.views import grid
 
 
@@ -50,7 +51,9 @@ def peak(level, how):
         return [Grid(features, (16, 16))]
 
     def whole():
-        return ensemble(run, images, grid(level, 16), how, view_batch=1).results()
+        return ensemble(
+            lambda view, _: run(view), images, grid(level, 16), how, view_batch=1
+        ).results()
 
     whole()  # the small matrices are made once and kept
     with LiveBytes() as counted, torch.no_grad():

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from srt_plugins.core.ensemble import Aggregation, Grid, Vector, ensemble, output_cell
+from srt_plugins.core.accumulator import Aggregation, Grid, Vector, output_cell
+from srt_plugins.core.ensemble import ensemble
 from srt_plugins.core.resample import alignment, smoothing_kernel
 from srt_plugins.core.views import explicit, grid
 from srt_plugins.errors import ConfigError
@@ -41,7 +42,7 @@ def test_bad_kernels_are_refused(smooth):
 def test_smoothing_a_single_view_is_a_blur_of_its_tokens(taps, size):
     tokens = torch.randn(1, 2, *size, dtype=torch.float64)
     got = ensemble(
-        lambda _: [Grid(tokens, (16, 16))],
+        lambda *_: [Grid(tokens, (16, 16))],
         torch.zeros(1, 3, 16 * size[0], 16 * size[1]),
         explicit([(0, 0)]),
         Aggregation(kernel=taps),
@@ -88,5 +89,7 @@ def test_image_level_tokens_are_averaged_with_the_weights():
         return [Vector(torch.tensor(rows))]
 
     views = explicit([(0, 0, 1), (1, 0, 1), (0, 1, 2)])
-    got = ensemble(run, torch.zeros(2, 3, 4, 4), views, Aggregation(), view_batch=2)
+    got = ensemble(
+        lambda view, _: run(view), torch.zeros(2, 3, 4, 4), views, Aggregation(), view_batch=2
+    )
     torch.testing.assert_close(got.results()[0], torch.tensor([[3.75, 37.5]] * 2))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from srt_plugins.core.ensemble import view_chunks
+from srt_plugins.core.chunks import run_views
 from srt_plugins.core.translate import Canvas, pad
 from srt_plugins.core.views import explicit
 from srt_plugins.errors import ConfigError
@@ -61,7 +61,7 @@ def test_chunks_cover_every_view_once_and_in_order(view_batch):
     images = torch.randn(2, 3, 8, 8)
     views = explicit(SHIFTS)
     whole = Canvas(images, SHIFTS).views(SHIFTS)
-    chunks = list(view_chunks(images, views, view_batch=view_batch))
+    chunks = list(run_views(lambda chunk, _: chunk, images, views, view_batch=view_batch))
     assert max(len(c) for c, _ in chunks) <= 2 * view_batch
     torch.testing.assert_close(torch.cat([c for c, _ in chunks]), whole)
     assert [i for _, s in chunks for i in range(s.start, s.stop)] == list(range(len(views)))

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from srt_plugins.core.ensemble import Accumulator, Aggregation, Grid
+from srt_plugins.core.accumulator import Accumulator, Aggregation, Grid
 from srt_plugins.core.translate import pad
 from srt_plugins.core.views import explicit, grid
 from srt_plugins.errors import ConfigError

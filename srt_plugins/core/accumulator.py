@@ -1,0 +1,160 @@
+"""What the views' features are gathered in: leaves, how they are aggregated, running results.
+
+Knows no framework and no backbone: an adapter turns whatever the backbone returns into leaves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Union
+
+import torch
+from torch import Tensor
+
+from ..errors import ConfigError
+from .resample import Smooth, alignment, smoothing_kernel
+from .statistics import Mean, MeanDispersion, Median, accumulation_dtype
+from .views import Views
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A token grid: ``tensor`` is ``(N, C, h, w)``, ``stride`` its pixels per token (y, x), and
+    ``crop`` the ``(h, w)`` to keep (the unwrapped backbone's size), None for all.
+    """
+
+    tensor: Tensor
+    stride: tuple[int, int]
+    crop: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Vector:
+    """Image-level tokens (class, register): ``tensor`` is ``(N, ...)``; averaged, not aligned."""
+
+    tensor: Tensor
+
+
+Leaf = Union[Grid, Vector]
+
+
+@dataclass(frozen=True)
+class Aggregation:
+    """What to make of the views.
+
+    Attributes:
+        statistic: ``"mean"`` or ``"median"``.
+        dispersion: also keep the standard deviation over views (with the mean).
+        stride: pixels per output cell; None keeps each grid's own.
+        kernel: normalised smoothing taps over tokens, or None.
+    """
+
+    statistic: str = "mean"
+    dispersion: bool = False
+    stride: int | None = None
+    kernel: tuple[float, ...] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        statistic: str = "mean",
+        dispersion: bool = False,
+        stride: int | None = None,
+        smooth: Smooth = None,
+    ) -> Aggregation:
+        """The same from user-level keywords."""
+        return cls(statistic, dispersion, stride, smoothing_kernel(smooth))
+
+
+class Accumulator:
+    """Aggregates the leaves of all views of one batch; created from the first chunk's leaves."""
+
+    def __init__(self, views: Views, how: Aggregation) -> None:
+        self.views = views
+        self.how = how
+        self.leaves: list[Mean | MeanDispersion | Median | _VectorMean] = []
+        self._device = "cpu"
+
+    def add(self, leaves: Sequence[Leaf], views: slice) -> None:
+        """Add a chunk; every call must bring the same leaves, in the same order."""
+        self._device = leaves[0].tensor.device.type if leaves else "cpu"
+        with _no_autocast(self._device):
+            if not self.leaves:
+                self.leaves = [self._statistic(leaf) for leaf in leaves]
+            for statistic, leaf in zip(self.leaves, leaves):
+                statistic.add(leaf.tensor, views)
+
+    def results(self) -> list[Tensor]:
+        """One aggregated tensor per leaf, batch B, in the accumulation dtype."""
+        with _no_autocast(self._device):
+            return [statistic.result() for statistic in self.leaves]
+
+    def dispersions(self) -> list[Tensor]:
+        """Standard deviation over views of each grid leaf, ``(B, C, h', w')``."""
+        with _no_autocast(self._device):
+            return [s.dispersion() for s in self.leaves if isinstance(s, MeanDispersion)]
+
+    def _statistic(self, leaf: Leaf) -> Mean | MeanDispersion | Median | _VectorMean:
+        if isinstance(leaf, Vector):
+            return _VectorMean(self.views)
+        how = self.how
+        cell = tuple(output_cell(s, how.stride) for s in leaf.stride)
+        tokens = (leaf.tensor.shape[-2], leaf.tensor.shape[-1])
+        kept = leaf.crop or tokens
+        cells = tuple(k * s // c for k, s, c in zip(kept, leaf.stride, cell))
+        aligned = alignment(
+            self.views,
+            tokens,
+            leaf.stride,
+            (cell[0], cell[1]),
+            (cells[0], cells[1]),
+            how.kernel,
+            dtype=accumulation_dtype(leaf.tensor.dtype),
+            device=leaf.tensor.device,
+        )
+        if how.statistic == "median":
+            return Median(aligned)
+        return MeanDispersion(aligned) if how.dispersion else Mean(aligned)
+
+
+def output_cell(grid_stride: int, stride: int | None) -> int:
+    """Pixels per output cell of a grid: its own stride, or ``stride`` where that is finer.
+
+    Raises:
+        ConfigError: ``stride`` does not divide the grid's stride.
+    """
+    if stride is None or stride >= grid_stride:
+        return grid_stride
+    if grid_stride % stride:
+        divisors = [d for d in range(1, grid_stride + 1) if grid_stride % d == 0]
+        raise ConfigError(
+            f"Expected stride to divide the patch stride {grid_stride}, got {stride}; "
+            f"choose one of {divisors}."
+        )
+    return stride
+
+
+class _VectorMean:
+    """Weighted mean of image-level tokens over views."""
+
+    def __init__(self, views: Views) -> None:
+        self.weights = views.weights
+        self.sum: Tensor | None = None
+
+    def add(self, tokens: Tensor, views: slice) -> None:
+        dtype = accumulation_dtype(tokens.dtype)
+        weights = torch.tensor(self.weights[views], dtype=dtype, device=tokens.device)
+        every = tokens.to(dtype).unflatten(0, (len(weights), -1))
+        total = torch.tensordot(weights, every, dims=1)
+        self.sum = total if self.sum is None else self.sum + total
+
+    def result(self) -> Tensor:
+        assert self.sum is not None
+        return self.sum / sum(self.weights)
+
+
+def _no_autocast(device: str) -> AbstractContextManager[Any]:
+    """Autocast would run the alignment in half precision; the meta device has none."""
+    return nullcontext() if device == "meta" else torch.autocast(device, enabled=False)
