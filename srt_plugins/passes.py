@@ -17,6 +17,7 @@ from .adapters.structure import Path, replace, summary, tensors
 from .calls import ImageCall
 from .core.accumulator import Leaf
 from .core.capture import Block, capture, replaced
+from .core.distributed import Peers
 from .core.ensemble import ensemble
 from .core.translate import Canvas
 from .core.views import Views
@@ -34,9 +35,11 @@ def at_outputs(state: State, call: ImageCall, views: Views) -> Any:
     selected: list[Path] = []
     forms: dict[Path, Form] = {}
     kept: dict[Path, Tensor] | None = None
+    peers = Peers.of(settings.group)
+    shapes: dict[Path, Tensor] | None = None
 
     def leaves(chunk: Tensor, chosen: slice) -> list[Leaf]:
-        nonlocal first, selected, forms, kept
+        nonlocal first, selected, forms, kept, shapes
         output = call.run(chunk)
         found = dict(tensors(output))
         if first is None:
@@ -48,6 +51,8 @@ def at_outputs(state: State, call: ImageCall, views: Views) -> Any:
         if centre is not None and chosen.start <= centre < chosen.stop and each:
             start = (centre - chosen.start) * len(images)
             kept = _others(found, forms, selected, slice(start, start + len(images)))
+        if peers is not None and each:
+            shapes = _others(found, forms, selected, slice(len(images)))
         return [leaf for p in selected for leaf in forms[p].split(found[p])]
 
     accumulator = ensemble(
@@ -61,6 +66,8 @@ def at_outputs(state: State, call: ImageCall, views: Views) -> Any:
         tolerance=settings.tolerance,
         group=settings.group,
     )
+    if peers is not None and len(selected) < len(forms):
+        kept = _received(peers, kept, shapes, images.device)
     if kept is None and len(selected) < len(forms):
         output = call.run(_untranslated(call, sizes[0], settings))
         kept = _others(dict(tensors(output)), forms, selected)
@@ -190,6 +197,18 @@ def _others(
 ) -> dict[Path, Tensor]:
     """The outputs that are not ensembled, of the images in ``batch``."""
     return {p: forms[p].cropped(t)[batch] for p, t in found.items() if p not in selected}
+
+
+def _received(
+    peers: Peers,
+    kept: dict[Path, Tensor] | None,
+    shapes: dict[Path, Tensor] | None,
+    device: torch.device,
+) -> dict[Path, Tensor] | None:
+    """What the process that ran the centre view kept of it, in all; None where none did."""
+    given, like = (None if t is None else list(t.values()) for t in (kept, shapes))
+    found = peers.first(given, like, device)
+    return None if found is None or shapes is None else dict(zip(shapes, found))
 
 
 def _like(value: Tensor, like: Tensor) -> Tensor:

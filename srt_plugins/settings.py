@@ -9,6 +9,7 @@ from numbers import Integral, Real
 from typing import Any
 
 from .core.accumulator import Aggregation
+from .core.distributed import WORLD, check_group
 from .core.resample import Smooth
 from .core.statistics import STATISTICS
 from .core.translate import check_padding
@@ -74,6 +75,7 @@ class Settings:
         _check_count("view_batch", self.view_batch, also="auto")
         _check_count("stride", self.stride, also=None)
         _check_count("max_views", self.max_views, also=None)
+        check_group(self.group)
         self._check_tolerance()
         if self.stride is not None and self.layer is not None:
             raise ConfigError(
@@ -85,6 +87,18 @@ class Settings:
         if self.outputs is not None:
             self._check_outputs(self.outputs)
         self.aggregation()
+
+    def __deepcopy__(self, memo: dict) -> Settings:
+        return self  # frozen, and a process group cannot be copied
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self.group not in (None, WORLD):
+            raise ConfigError(
+                "Expected group=None or 'world' in a model that is pickled, got a process group, "
+                "which lives in this process only; turn SRT off or group out with "
+                "srt_enabled(model, group=None) while you save, or save the state dict."
+            )
+        return self.__dict__.copy()
 
     def _check_tolerance(self) -> None:
         tolerance = self.tolerance

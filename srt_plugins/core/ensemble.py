@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .accumulator import Accumulator, Aggregation, Leaf
 from .chunks import run_views
+from .share import Share
 from .views import Views
 
 
@@ -30,13 +31,20 @@ def ensemble(
         run: ``(N, C, H', W')`` images, and which of ``views`` they are, to leaves with batch N.
         how: what to make of the views.
         tolerance: relative standard error of the mean below which an image needs no more views.
-        group: processes that share the views.
+        group: processes that share the views: a process group, ``"world"``, or None.
 
     The other arguments are those of :func:`run_views`.
     """
     accumulator = Accumulator(views, how)
-    for leaves, chosen in run_views(
-        run, images, views, size=size, padding=padding, view_batch=view_batch
-    ):
-        accumulator.add(leaves, chosen)
+    share = Share(views, group)
+    with share.merging(accumulator, images):
+        for leaves, chosen in run_views(
+            share.placed(run),
+            images,
+            share.views,
+            size=size,
+            padding=padding,
+            view_batch=view_batch,
+        ):
+            accumulator.add(leaves, share.place(chosen))
     return accumulator
