@@ -9,7 +9,7 @@ from numbers import Integral, Real
 from typing import Any
 
 from .core.accumulator import Aggregation
-from .core.distributed import WORLD, check_group
+from .core.distributed import check_group, portable_group
 from .core.resample import Smooth
 from .core.statistics import STATISTICS
 from .core.translate import check_padding
@@ -88,17 +88,14 @@ class Settings:
             self._check_outputs(self.outputs)
         self.aggregation()
 
+    def __copy__(self) -> Settings:
+        return self  # frozen, and what is pickled loses its process group
+
     def __deepcopy__(self, memo: dict) -> Settings:
-        return self  # frozen, and a process group cannot be copied
+        return self
 
     def __getstate__(self) -> dict[str, Any]:
-        if self.group not in (None, WORLD):
-            raise ConfigError(
-                "Expected group=None or 'world' in a model that is pickled, got a process group, "
-                "which lives in this process only; turn SRT off or group out with "
-                "srt_enabled(model, group=None) while you save, or save the state dict."
-            )
-        return self.__dict__.copy()
+        return {**self.__dict__, "group": portable_group(self.group)}
 
     def _check_tolerance(self) -> None:
         tolerance = self.tolerance

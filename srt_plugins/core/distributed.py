@@ -13,6 +13,8 @@ from torch import Tensor
 from ..errors import ConfigError
 
 WORLD = "world"
+# What is left of a process group in a pickle; no process can use it.
+_LOST = "the process group of another process"
 
 
 def check_group(group: Any) -> None:
@@ -28,7 +30,8 @@ def check_group(group: Any) -> None:
     if group != WORLD and not outside and not isinstance(group, dist.ProcessGroup):
         raise ConfigError(
             f"Expected group to be None, {WORLD!r} or a process group of torch.distributed "
-            f"(new_group(...), a device mesh's get_group()), got {group!r}."
+            f"(new_group(...), a device mesh's get_group()), got {group!r}; give one of these with "
+            "srt_enabled(model, group=...), or wrap the model again."
         )
     if not dist.is_initialized():
         raise ConfigError(
@@ -39,6 +42,11 @@ def check_group(group: Any) -> None:
         )
     if outside:
         raise _not_a_member()
+
+
+def portable_group(group: Any) -> Any:
+    """``group`` as it can be pickled: a process group becomes a name that is refused when used."""
+    return group if group is None or group == WORLD else _LOST
 
 
 @dataclass(frozen=True)
