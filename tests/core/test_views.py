@@ -64,6 +64,55 @@ def test_every_prefix_of_the_grid_is_balanced():
         assert math.hypot(*mean) <= 1.1, n
 
 
+def error_of_random_functions(points, patch):
+    """How far the mean over points is from the mean over all phases, root mean square over random
+    smooth functions of the phase: one of each axis alone and, half as large, one of both."""
+    import numpy as np
+
+    frequencies = [k for k in range(-patch // 2 + 1, patch // 2 + 1) if k]
+    y, x = np.array(points).T
+
+    def power(phase):
+        return abs(np.exp(2j * np.pi * phase / patch).mean()) ** 2
+
+    total = sum((power(k * y) + power(k * x)) / k**2 for k in frequencies)
+    total += sum(
+        0.5 * power(k * y + j * x) / (k * j) ** 2 for k in frequencies for j in frequencies
+    )
+    return math.sqrt(total)
+
+
+@pytest.mark.parametrize("patch", [14, 16])
+def test_every_prefix_is_nearly_as_good_as_the_best_design_of_its_size(patch):
+    def error(points):
+        return error_of_random_functions(points, patch)
+
+    best = {n: error(views.best(n, patch).translations) for n in range(1, 17)}
+    bounds = {
+        views.phases(patch, patch): 1.2,
+        views.grid(patch // 2, patch): 1.2,
+        **{views.best(n, patch): 1.2 for n in (5, 7, 13)},
+        views.phases(patch, 4).first(8): 1.2,
+        # Few phases are good together; the last parts of them leave gaps.
+        views.phases(patch, 3): 1.4,
+        views.phases(patch, 4): 1.7,
+    }
+    for design, bound in bounds.items():
+        for n in range(1, min(16, len(design)) + 1):
+            assert error(design.translations[:n]) <= bound * best[n], (len(design), n)
+
+
+@pytest.mark.parametrize("patch", [8, 14, 16, 32])
+def test_the_diagonal_and_the_half_patch_phases_come_first(patch):
+    """A smaller number of phases is the beginning of a larger one."""
+    half = patch // 2
+    order = views.phases(patch, 4).translations
+    assert order[:2] == ((0, 0), (half, half))
+    assert order[:4] == views.phases(patch, 2).translations
+    quarter = {abs(d) for point in order[4:8] for d in point}
+    assert quarter == {round(patch / 4)}
+
+
 def test_level_scales_the_designs():
     assert sorted(views.resolve("phases", 4, 16).translations) == [(0, 0), (0, 4), (4, 0), (4, 4)]
     assert views.resolve(9, 3, 16).level <= 3
