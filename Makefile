@@ -80,8 +80,9 @@ demo: $(READY)  ## Compare a small model with and without the ensemble; results 
 	$(PY) -m srt_plugins compare mmseg examples/demo/vit_scenes.py examples/demo/vit_scenes.pth \
 		--complete replicate --row stride=8 --out $(OUT)
 
-bench: $(READY)  ## Measure speed and memory
-	$(PY) -m benchmarks
+bench: OUT = work_dirs/bench
+bench: $(READY)  ## Measure time and memory against plain forwards; ARGS=--quick for a minute's worth
+	$(PY) -m srt_plugins bench --out $(OUT) $(ARGS)
 
 # --- checks --------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from . import __version__
+from .bench.command import add_parser as add_bench
 from .errors import SRTError
 from .evaluation.detectron2_command import add_parser as add_compare_detectron2
 from .evaluation.mmseg_command import add_parser as add_compare_mmseg
@@ -33,6 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_compare_mmseg(frameworks)
     add_compare_detectron2(frameworks)
     add_compare_transformers(frameworks)
+    add_bench(commands)
     return parser
 
 
