@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError
+from .product import bands, in_place, is_tracing
 from .views import Views
 
 Smooth = Union[None, int, Sequence[float]]
@@ -97,6 +98,10 @@ def axis_matrices(tokens: int, stride: int, cell: int, cells: int, shifts: Seque
     return matrices.view(len(shifts), cells, tokens)
 
 
+# A block of one axis: output cells start to stop, and the tokens first to last that they read.
+Block = tuple[int, int, int, int]
+
+
 @dataclass(frozen=True)
 class Alignment:
     """How every view of one token grid is put back in place, as two stacks of small matrices.
@@ -110,6 +115,9 @@ class Alignment:
         weights: ``(n,)``.
         coverage: ``(R, Q)``, summed weight of the views that show each distinct cell.
         rows: ``(cells_y,)`` index into R; columns ``(cells_x,)`` index into Q; None = identity.
+        blocks_y: where ``a_y`` is not zero in any view; blocks_x, where ``a_x`` is not.
+        shifts_y: translation of each view along y, in pixels.
+        together: views whose tokens take as much memory as the distinct cells.
     """
 
     a_y: Tensor
@@ -120,18 +128,55 @@ class Alignment:
     coverage: Tensor
     rows: Tensor | None
     columns: Tensor | None
+    blocks_y: tuple[Block, ...]
+    blocks_x: tuple[Block, ...]
+    shifts_y: tuple[int, ...]
+    together: int
 
-    def expand(self, cells: Tensor) -> Tensor:
-        """``(..., R, Q)`` values of the distinct cells to ``(..., cells_y, cells_x)``."""
-        if self.rows is not None:
-            cells = cells.index_select(-2, self.rows)
-        if self.columns is not None:
-            cells = cells.index_select(-1, self.columns)
-        return cells
+    def expand(self, cells: Tensor, divisor: Tensor | None = None) -> Tensor:
+        """``(..., R, Q)`` values of the distinct cells, over ``(R, Q)`` divisors, to
+        ``(..., cells_y, cells_x)``.
+        """
+        if self.rows is None and self.columns is None:
+            return cells if divisor is None else cells / divisor
+        if not in_place(cells):
+            cells = cells if divisor is None else cells / divisor
+            return _spread(cells, self.rows, self.columns)
+        flat = cells.flatten(0, -3) if cells.ndim > 3 else cells
+        out = self.empty(flat)
+        for band in bands(len(flat), out[0].numel(), out.device):
+            self.place(flat[band] if divisor is None else flat[band] / divisor, out[band])
+        return out.view(*cells.shape[:-2], *out.shape[1:])
+
+    def empty(self, like: Tensor) -> Tensor:
+        """``(n, cells_y, cells_x)`` in the accumulation dtype, for the ``n`` of ``like``."""
+        sides = (
+            self.coverage.shape[axis] if index is None else len(index)
+            for axis, index in enumerate((self.rows, self.columns))
+        )
+        return like.new_empty((len(like), *sides), dtype=self.coverage.dtype)
+
+    def place(self, cells: Tensor, out: Tensor) -> None:
+        """Write ``(n, R, Q)`` values of the distinct cells into ``out``, as :meth:`empty` makes."""
+        # Columns before rows: whole rows are copied faster than single cells.
+        if self.rows is None:
+            out.copy_(_spread(cells, None, self.columns))
+        else:
+            torch.index_select(_spread(cells, None, self.columns), 1, self.rows, out=out)
+
+
+def _spread(cells: Tensor, rows: Tensor | None, columns: Tensor | None) -> Tensor:
+    if columns is not None:
+        cells = cells.index_select(-1, columns)
+    if rows is not None:
+        cells = cells.index_select(-2, rows)
+    return cells
 
 
 _CACHE: OrderedDict[tuple, Alignment] = OrderedDict()
 _CACHE_SIZE = 64
+# Tokens along an axis per block of the alignment matrices, which are zero elsewhere.
+_BLOCK_TOKENS = 6
 
 
 def alignment(
@@ -160,7 +205,7 @@ def alignment(
     """
     key = (views, tokens, stride, cell, cells, tuple(kernel or ()), dtype, str(device))
     # While tracing, sizes are tensors, which no later call would find.
-    cached = not torch.jit.is_tracing()  # type: ignore[attr-defined]
+    cached = not is_tracing()
     if cached and key in _CACHE:
         _CACHE.move_to_end(key)
         return _CACHE[key]
@@ -184,7 +229,7 @@ def _build(
     dtype: torch.dtype,
     device: torch.device,
 ) -> Alignment:
-    matrices, covers, indices = [], [], []
+    matrices, covers, indices, blocks = [], [], [], []
     for axis in (0, 1):
         shifts = [t[axis] for t in views.translations]
         distinct, index = _distinct_cells(
@@ -193,22 +238,56 @@ def _build(
         matrices.append(distinct @ smoothing_matrix(tokens[axis], kernel))
         covers.append(distinct.sum(2))
         indices.append(index)
+        blocks.append(_blocks(matrices[axis], device))
     weights = torch.tensor(views.weights, dtype=torch.float64)
     # A plain sum of products: einsum would follow autocast to half precision.
     coverage = (weights[:, None, None] * covers[0][:, :, None] * covers[1][:, None]).sum(0)
-    exact = [*matrices, *covers, weights, coverage]
     # Counted before it is moved: a device may be slow to tell, or hold no numbers (meta).
-    hidden = int((Alignment(*exact, *indices).expand(coverage) <= 0).sum())
+    hidden = int((_spread(coverage, *indices) <= 0).sum())
     if hidden:
         raise ConfigError(
             f"Expected the views to show the whole image, but {hidden} of {cells[0] * cells[1]} "
             "output cells at the border are in none of them; add the view (0, 0) or one in the "
             "opposite direction."
         )
+    a_y, a_x, cover_y, cover_x = (t.to(dtype).to(device) for t in (*matrices, *covers))
+    rows, columns = (None if i is None else i.to(device) for i in indices)
+    finer = coverage.numel() // max(1, tokens[0] * tokens[1])
     return Alignment(
-        *(t.to(dtype).to(device) for t in exact),
-        *(None if i is None else i.to(device) for i in indices),
+        a_y=a_y,
+        a_x=a_x,
+        cover_y=cover_y,
+        cover_x=cover_x,
+        weights=weights.to(dtype).to(device),
+        coverage=coverage.to(dtype).to(device),
+        rows=rows,
+        columns=columns,
+        blocks_y=blocks[0],
+        blocks_x=blocks[1],
+        shifts_y=tuple(dy for dy, _ in views.translations),
+        together=1 if is_tracing() else max(1, finer),
     )
+
+
+def _blocks(matrices: Tensor, device: torch.device) -> tuple[Block, ...]:
+    """Where ``(n, cells, tokens)`` matrices are not zero, in blocks of cells.
+
+    One block where that is faster than leaving zeros out: for about as many cells as tokens, and on
+    accelerators.
+    """
+    cells, tokens = matrices.shape[1:]
+    whole = ((0, cells, 0, tokens),)
+    if is_tracing() or device.type != "cpu" or cells < 2 * tokens:
+        return whole
+    used = (matrices != 0).any(0)
+    count = max(1, tokens // _BLOCK_TOKENS)
+    edges = [cells * i // count for i in range(count + 1)]
+    found = []
+    for start, stop in zip(edges, edges[1:]):
+        read = used[start:stop].any(0).nonzero()
+        if len(read):
+            found.append((start, stop, int(read[0]), int(read[-1]) + 1))
+    return tuple(found)
 
 
 def _distinct_cells(a: Tensor) -> tuple[Tensor, Tensor | None]:

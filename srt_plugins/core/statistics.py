@@ -1,98 +1,177 @@
 """Statistics over aligned views: streaming mean, streaming mean and dispersion, median.
 
-All arithmetic is in float32 (float64 for float64 features), whatever the features' dtype and
-autocast. A view counts in an output cell with its weight times the share of the cell that it shows,
-so that borders neither darken nor borrow. Every ``add`` takes a run of consecutive views,
-``(v * B, C, h, w)`` with all images of a view side by side, and the slice that says which they are.
-Alignment is a product with small matrices, so a token that is not finite spoils its whole channel.
+All arithmetic is in float32 (float64 for float64 features), whatever the features' dtype, autocast
+and the precision that torch allows for matrix products. A view counts in an output cell with its
+weight times the share of the cell that it shows, so that borders neither darken nor borrow. Every
+``add`` takes a run of consecutive views, ``(v * B, C, h, w)`` with all images of a view side by
+side, and the slice that says which they are. Alignment is a product with small matrices, so a token
+that is not finite spoils its whole channel.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from .align import add_views, aligned_views, gather, pick
+from .median import median
+from .product import band_size, bands, in_place, no_autocast
 from .resample import Alignment
 
 STATISTICS = ("mean", "median")
-# Aligned views are made for at most this many elements at a time (64 MiB of float32).
-_BAND = 1 << 24
+# Channels that a run of views should leave room for in one band.
+_CHANNELS = 8
 
 
-class Mean:
-    """Weighted mean over views (Lao et al., Eq. 2): one running sum, no stored views."""
+def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
+    """float64 for float64 features, else float32."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _running(name: str, meaning: str) -> property:
+    """A running result in which every view that was added counts; None before the first one."""
+
+    def get(self: _Streaming) -> Any:
+        self._flush()
+        return getattr(self, name)
+
+    def put(self: _Streaming, value: Any) -> None:
+        self._flush()
+        setattr(self, name, value)
+
+    return property(get, put, doc=meaning)
+
+
+class _Streaming:
+    """Takes views together where the result is larger than they are, rather than pass over it for
+    each of them. Until then they wait as token grids, which together never take more memory.
+    """
 
     def __init__(self, alignment: Alignment) -> None:
         self.alignment = alignment
-        self.sum: Tensor | None = None
+        self._images = (0, 0)  # B, C
+        self._waiting: list[Tensor] = []
+        self._views: list[int] = []
 
     def add(self, features: Tensor, views: slice) -> None:
         """Add the views of a slice: features ``(v * B, C, h, w)``."""
-        a = self.alignment
-        columns = _align_columns(a, features, views)
-        rows = a.a_y[views] * a.weights[views, None, None]
-        v, batch_channels, h, q = columns.shape
-        # Contract over views and token rows in one product: no aligned view is ever stored.
-        stacked = columns.transpose(0, 1).reshape(batch_channels, v * h, q)
-        total = rows.transpose(0, 1).reshape(-1, v * h) @ stacked
-        total = total.view(-1, features.shape[1], *total.shape[1:])
-        self.sum = total if self.sum is None else self.sum + total
+        each = features.unflatten(0, (views.stop - views.start, -1))
+        self._images = (each.shape[1], each.shape[2])
+        self._views += range(views.start, views.stop)
+        full = len(self._views) >= self.alignment.together
+        if not full:
+            # A copy: a backbone may write its next output to the same place.
+            each = each.clone(memory_format=torch.contiguous_format)
+        self._waiting.append(each.flatten(1, 2))
+        if full:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Take what waits into the result."""
+        if self._views:
+            features, views = self._waiting, self._views
+            self._waiting, self._views = [], []
+            with no_autocast(features[0].device.type):
+                self._take(features, views)
+
+    def _take(self, features: list[Tensor], views: list[int]) -> None:
+        """Add ``(v, B * C, h, w)`` tensors, one view after the other."""
+        raise NotImplementedError
+
+    def _zeros(self, like: Tensor) -> Tensor:
+        """``(B * C, R, Q)`` in the accumulation dtype."""
+        cells = self.alignment.coverage
+        return like.new_zeros((like.shape[1], *cells.shape), dtype=cells.dtype)
+
+
+class Mean(_Streaming):
+    """Weighted mean over views (Lao et al., Eq. 2): one running sum, no stored views."""
+
+    sum = _running("_sum", "Aligned, weighted views added up at the distinct cells, (B, C, R, Q).")
+
+    def __init__(self, alignment: Alignment) -> None:
+        super().__init__(alignment)
+        self._sum: Tensor | None = None
+
+    def _take(self, features: list[Tensor], views: list[int]) -> None:
+        total = self._zeros(features[0]) if self._sum is None else self._sum.flatten(0, 1)
+        total = add_views(total, self.alignment, features, views)
+        self._sum = total.unflatten(0, self._images)
 
     def result(self) -> Tensor:
         """``(B, C, h', w')`` in the accumulation dtype."""
-        assert self.sum is not None
-        return self.alignment.expand(self.sum / self.alignment.coverage)
+        return self.alignment.expand(self.sum, self.alignment.coverage)
 
 
-class MeanDispersion:
+class MeanDispersion(_Streaming):
     """Mean and per-channel standard deviation over views (weighted, population form).
 
     Runs of views are merged with the parallel update of Chan et al. (1979), which stays accurate
     where the sum of squares would cancel.
     """
 
+    mean = _running("_mean", "Mean over views at the distinct cells, (B, C, R, Q).")
+    m2 = _running("_m2", "Summed weighted squares about the mean, (B, C, R, Q).")
+    weight = _running("_weight", "Summed weight of the views that show each cell, (R, Q).")
+
     def __init__(self, alignment: Alignment) -> None:
-        self.alignment = alignment
-        self.mean: Tensor | None = None
-        self.m2: Tensor | None = None
-        self.weight: Tensor | None = None
+        super().__init__(alignment)
+        self._mean: Tensor | None = None
+        self._m2: Tensor | None = None
+        self._weight: Tensor | None = None
 
-    def add(self, features: Tensor, views: slice) -> None:
-        """Add the views of a slice: features ``(v * B, C, h, w)``."""
+    def _take(self, features: list[Tensor], views: list[int]) -> None:
         a = self.alignment
-        columns = _align_columns(a, features, views)
-        step = max(1, _BAND // (columns.shape[1] * a.a_y.shape[1] * a.a_x.shape[1]))
-        for start in range(0, columns.shape[0], step):
-            run = slice(views.start + start, min(views.start + start + step, views.stop))
-            aligned, cover = _align_rows(a, columns[start : start + step], run)
-            aligned = aligned.unflatten(1, (-1, features.shape[1]))
-            self._merge(a.weights[run, None, None] * cover, aligned)
-
-    def _merge(self, weight: Tensor, aligned: Tensor) -> None:
-        """Merge a run: weight ``(v, R, Q)``, aligned ``(v, B, C, R, Q)``."""
-        tiny = torch.finfo(weight.dtype).tiny
-        total = weight.sum(0)
-        mean = ((weight / total.clamp_min(tiny))[:, None, None] * aligned).sum(0)
-        m2 = (weight[:, None, None] * (aligned - mean).square()).sum(0)
-        if self.mean is None or self.m2 is None or self.weight is None:
-            self.mean, self.m2, self.weight = mean, m2, total
-            return
-        both = self.weight + total
-        share = total / both.clamp_min(tiny)
-        delta = mean - self.mean
-        self.mean = self.mean + delta * share
-        self.m2 = self.m2 + m2 + delta.square() * (self.weight * share)
-        self.weight = both
+        if self._mean is None or self._m2 is None or self._weight is None:
+            mean, m2 = self._zeros(features[0]), self._zeros(features[0])
+            before = torch.zeros_like(a.coverage)
+        else:
+            mean, m2, before = self._mean.flatten(0, 1), self._m2.flatten(0, 1), self._weight
+        free = in_place(mean, m2, *features)
+        cells, device = a.coverage.numel(), mean.device
+        step = max(1, min(len(views), band_size(device) // (cells * _CHANNELS)))
+        weight = before
+        for band in bands(len(mean), step * cells, device) if free else [slice(None)]:
+            merged = (mean[band], m2[band], before)
+            for start in range(0, len(views), step):
+                run = range(start, min(start + step, len(views)))
+                chosen = [views[place] for place in run]
+                aligned, cover = aligned_views(a, gather(features, band, run), chosen, free)
+                merged = _merged(*merged, pick(a.weights, chosen)[:, None, None] * cover, aligned)
+            if free:
+                mean[band], m2[band], weight = merged
+            else:
+                mean, m2, weight = merged
+        self._mean, self._m2 = (t.unflatten(0, self._images) for t in (mean, m2))
+        self._weight = weight
 
     def result(self) -> Tensor:
         """Mean, ``(B, C, h', w')``."""
-        assert self.mean is not None
         return self.alignment.expand(self.mean)
 
     def dispersion(self) -> Tensor:
         """Standard deviation over views, ``(B, C, h', w')``."""
-        assert self.m2 is not None and self.weight is not None
         return self.alignment.expand((self.m2 / self.weight).clamp_min(0).sqrt())
+
+
+def _merged(
+    mean: Tensor, m2: Tensor, weight: Tensor, weights: Tensor, aligned: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean ``(c, R, Q)``, m2 and weight ``(R, Q)`` with a run of views: aligned ``(v, c, R, Q)``,
+    their weights ``(v, R, Q)``.
+    """
+    tiny = torch.finfo(weights.dtype).tiny
+    total = weights.sum(0)
+    run_mean = ((weights / total.clamp_min(tiny))[:, None] * aligned).sum(0)
+    both = weight + total
+    share = total / both.clamp_min(tiny)
+    delta = run_mean - mean
+    m2 = m2 + delta.square() * (weight * share)
+    if len(aligned) > 1:
+        m2 = m2 + (weights[:, None] * (aligned - run_mean).square()).sum(0)
+    return mean + delta * share, m2, both
 
 
 class Median:
@@ -100,6 +179,9 @@ class Median:
 
     Keeps the views' token grids (small) and aligns them a band of channels at a time. The median of
     an even number of views is the mean of the two in the middle; NaN in a view gives NaN.
+
+    Attributes:
+        views: ``(v, B, C, h, w)`` tensors, one view after the other.
     """
 
     def __init__(self, alignment: Alignment) -> None:
@@ -108,52 +190,25 @@ class Median:
 
     def add(self, features: Tensor, views: slice) -> None:
         """Add the views of a slice: features ``(v * B, C, h, w)``."""
-        self.views.append(features.unflatten(0, (views.stop - views.start, -1)))
+        each = features.unflatten(0, (views.stop - views.start, -1))
+        # A copy: a backbone may write its next output to the same place.
+        self.views.append(each.clone(memory_format=torch.contiguous_format))
 
     def result(self) -> Tensor:
         """``(B, C, h', w')`` in the accumulation dtype."""
         a = self.alignment
-        every = torch.cat(self.views)
-        n, batch, channels = every.shape[:3]
-        step = max(1, _BAND // (n * batch * a.a_y.shape[1] * a.a_x.shape[1]))
-        bands = [self._band(every[:, :, c : c + step]) for c in range(0, channels, step)]
-        return a.expand(torch.cat(bands, 1))
+        images = self.views[0].shape[1:3]
+        features = [chunk.flatten(1, 2) for chunk in self.views]
+        every = range(sum(map(len, features)))
+        runs = bands(features[0].shape[1], len(every) * a.coverage.numel(), features[0].device)
 
-    def _band(self, features: Tensor) -> Tensor:
-        """Median of ``(n, B, c, h, w)`` as ``(B, c, R, Q)``."""
-        a = self.alignment
-        n, batch, channels = features.shape[:3]
-        whole = slice(0, n)
-        aligned, cover = _align_rows(a, _align_columns(a, features.flatten(0, 1), whole), whole)
-        hidden = (cover <= 0)[:, None]
-        broken = (aligned.isnan() & ~hidden).any(0)
-        ordered = aligned.masked_fill(hidden, float("inf")).sort(0).values
-        count = (cover > 0).sum(0)
-        middle = [
-            ordered.gather(0, k.expand(1, *ordered.shape[1:]))[0]
-            for k in (((count - 1) // 2), (count // 2))
-        ]
-        median = torch.where(broken, float("nan"), (middle[0] + middle[1]) / 2)
-        return median.unflatten(0, (batch, channels))
+        def cells(band: slice) -> Tensor:
+            aligned, cover = aligned_views(a, gather(features, band, every), list(every))
+            return median(aligned, cover <= 0)
 
-
-def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
-    """float64 for float64 features, else float32."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
-def _align_columns(a: Alignment, features: Tensor, views: slice) -> Tensor:
-    """``(v * B, C, h, w)`` to ``(v, B * C, h, Q)`` in the accumulation dtype."""
-    v = views.stop - views.start
-    h, w = features.shape[-2:]
-    flat = features.to(a.a_x.dtype).reshape(v, -1, w)
-    return torch.bmm(flat, a.a_x[views].mT).view(v, -1, h, a.a_x.shape[1])
-
-
-def _align_rows(a: Alignment, columns: Tensor, views: slice) -> tuple[Tensor, Tensor]:
-    """``(v, B * C, h, Q)`` to aligned cells ``(v, B * C, R, Q)``, each the mean of what the view
-    shows of it, and the shown share ``(v, R, Q)``.
-    """
-    cover = a.cover_y[views, :, None] * a.cover_x[views, None]
-    aligned = a.a_y[views, None] @ columns
-    return aligned / torch.where(cover > 0, cover, 1)[:, None], cover
+        if not in_place(*features):
+            return a.expand(torch.cat([cells(band) for band in runs])).unflatten(0, images)
+        out = a.empty(features[0][0])
+        for band in runs:
+            a.place(cells(band), out[band])
+        return out.unflatten(0, images)
