@@ -13,7 +13,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 # Seconds: for a collective that the other process never enters, and for everything.
-COLLECTIVE, WHOLE = 30, 150
+COLLECTIVE, WHOLE = 60, 180
 
 
 def start(commands, folder):
