@@ -16,7 +16,15 @@ from .errors import (
     SRTError,
 )
 from .settings import Settings
-from .wrapper import SRTWrapper, attach, detach, dispersion, srt_enabled
+from .wrapper import (
+    SRTWrapper,
+    attach,
+    detach,
+    dispersion,
+    mean_views_used,
+    srt_enabled,
+    views_used,
+)
 
 __version__ = "0.1.0"
 
@@ -32,6 +40,8 @@ __all__ = [
     "attach",
     "detach",
     "dispersion",
+    "mean_views_used",
     "srt_enabled",
     "views",
+    "views_used",
 ]

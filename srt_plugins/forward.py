@@ -23,6 +23,7 @@ _LOCKS: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
 def run(module: nn.Module, state: State, plain: Plain, args: tuple, kwargs: dict) -> Any:
     """The ensembled forward of ``module``: same outputs, structure and dtypes as ``plain``."""
     if state.settings.is_plain:
+        state.ran((1,) * _batch(args, kwargs))
         return plain(*args, **kwargs)
     by = state.adapter.named_by
     if by and asked_value(module, kwargs, by) is False:
@@ -36,6 +37,7 @@ def run(module: nn.Module, state: State, plain: Plain, args: tuple, kwargs: dict
     views = state.views()
     how = state.settings.aggregation()
     if views.is_identity and how.kernel is None and state.settings.stride is None:
+        state.ran((1,) * len(call.images))
         return plain(*args, **kwargs)
     _check_images(call, state)
     if len(views) > 1:
@@ -45,6 +47,12 @@ def run(module: nn.Module, state: State, plain: Plain, args: tuple, kwargs: dict
         with _LOCKS.setdefault(module, threading.RLock()):
             return at_layer(module, state, call, views)
     return at_outputs(state, call, views)
+
+
+def _batch(args: tuple, kwargs: dict) -> int:
+    """How many images a call has that is not looked at any closer."""
+    every = (*args, *kwargs.values())
+    return next((len(v) for v in every if isinstance(v, Tensor) and v.ndim == 4), 0)
 
 
 def _check_parts(module: nn.Module) -> None:

@@ -48,7 +48,9 @@ def at_outputs(state: State, call: ImageCall, views: Views) -> Any:
         _check_batch(found, forms, selected, len(chunk), output)
         others = [found[p].shape[:1] for p in forms if p not in selected]
         each = all(entries == (len(chunk),) for entries in others)
-        if centre is not None and chosen.start <= centre < chosen.stop and each:
+        # With tolerance= some images may have left before the centre view.
+        whole = len(chunk) == (chosen.stop - chosen.start) * len(images)
+        if centre is not None and chosen.start <= centre < chosen.stop and each and whole:
             start = (centre - chosen.start) * len(images)
             kept = _others(found, forms, selected, slice(start, start + len(images)))
         if peers is not None and each:
@@ -71,6 +73,7 @@ def at_outputs(state: State, call: ImageCall, views: Views) -> Any:
     if kept is None and len(selected) < len(forms):
         output = call.run(_untranslated(call, sizes[0], settings))
         kept = _others(dict(tensors(output)), forms, selected)
+    state.ran(accumulator.views_used)
     state.dispersion = tuple(_spread(d) for d in accumulator.dispersions())
     results = iter(accumulator.results())
     values = kept or {}
@@ -117,6 +120,7 @@ def at_layer(module: nn.Module, state: State, call: ImageCall, views: Views) -> 
     for i, form in zip(stored, forms):
         tokens = form.join([next(results) for _ in range(form.count)])
         values[adapter.blocks[i]] = blocks[i].but(tokens.to(blocks[i].tokens.dtype).contiguous())
+    state.ran(accumulator.views_used)
     state.dispersion = tuple(_spread(d) for d in accumulator.dispersions())
     passed = {adapter.blocks[i]: blocks[i].but for i in skipped}
     with replaced(module, values, passed):

@@ -242,6 +242,43 @@ def dispersion(model: Any) -> tuple[Tensor, ...]:
     return found[0]._srt.dispersion
 
 
+def views_used(model: Any) -> tuple[int, ...]:
+    """How many views the last forward in eval mode ran for each image: fewer than there are where
+    ``tolerance`` was reached.
+
+    Raises:
+        ConfigError: the model is not wrapped, or has not run in eval mode since.
+    """
+    found = [m for m in wrapped(model) if m._srt.views_used]
+    if not found:
+        raise ConfigError(
+            "Expected a wrapped model that has run in eval mode; attach SRT and run a forward "
+            "first."
+        )
+    return found[0]._srt.views_used
+
+
+def mean_views_used(model: Any, reset: bool = False) -> float:
+    """Views per image over all forwards in eval mode since the model was wrapped, or since the
+    last reset; NaN where there were none.
+
+    Args:
+        model: a wrapped model.
+        reset: count from here on.
+
+    Raises:
+        ConfigError: the model is not wrapped.
+    """
+    found = wrapped(model)
+    if not found:
+        raise ConfigError("Expected a wrapped model, got one without SRT; attach it first.")
+    state: State = next((m._srt for m in found if m._srt.images_run), found[0]._srt)
+    mean = state.mean_views_used
+    if reset:
+        state.images_run = state.views_run = 0
+    return mean
+
+
 def _forget_compiled() -> None:
     """Drop compiled code that was traced through the other class."""
     if "torch._dynamo" in sys.modules:

@@ -69,11 +69,16 @@ class Aggregation:
 
 
 class Accumulator:
-    """Aggregates the leaves of all views of one batch; created from the first chunk's leaves."""
+    """Aggregates the leaves of all views of one batch; created from the first chunk's leaves.
+
+    Attributes:
+        views_used: how many views each image has, once all were added.
+    """
 
     def __init__(self, views: Views, how: Aggregation) -> None:
         self.views = views
         self.how = how
+        self.views_used: tuple[int, ...] = ()
         self.leaves: list[Mean | MeanDispersion | Median | _VectorMean] = []
         self._device = "cpu"
 
@@ -85,6 +90,12 @@ class Accumulator:
                 self.leaves = [self._statistic(leaf) for leaf in leaves]
             for statistic, leaf in zip(self.leaves, leaves):
                 statistic.add(leaf.tensor, views)
+
+    def end(self, count: int) -> None:
+        """Take the first ``count`` views, those that were added, for all (with ``dispersion``)."""
+        for statistic in self.leaves:
+            if isinstance(statistic, _VectorMean):
+                statistic.weights = self.views.weights[:count]
 
     def results(self) -> list[Tensor]:
         """One aggregated tensor per leaf, batch B, in the accumulation dtype."""

@@ -73,6 +73,7 @@ def _result(m: Measured, plain: Measured) -> Result:
         seconds_per_image=seconds,
         seconds_ratio=seconds / plain_seconds,
         other_seconds={name: float(np.median(s)) for name, s in m.other_seconds.items()},
+        mean_views=float(m.row.views if m.mean_views is None else m.mean_views),
         flops=m.flops,
         flops_ratio=m.flops / plain.flops if plain.flops else math.nan,
         peak_memory=m.peak_memory,

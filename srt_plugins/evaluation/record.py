@@ -28,7 +28,7 @@ def readings_record(metrics: dict[str, MainFigure]) -> dict[str, Any]:
 def row_record(result: Result) -> dict[str, Any]:
     """A row's figures under the names that they have in JSON."""
     row = result.row
-    apart = ("row", "figures", "per_class", "scores", "other_seconds")
+    apart = ("row", "figures", "per_class", "scores", "other_seconds", "mean_views")
     cost = {k: v for k, v in vars(result).items() if k not in apart}
     gains = {
         metric: {k: v for k, v in vars(score).items() if k not in _apart(score)}
@@ -38,6 +38,7 @@ def row_record(result: Result) -> dict[str, Any]:
         "name": row.name,
         "kind": row.kind,
         "views": row.views,
+        **({"mean_views": result.mean_views} if row.adaptive else {}),
         "settings": None if row.settings is None else keywords(row.settings),
         "complete": row.complete,
         **result.figures,

@@ -36,7 +36,7 @@ def _main_sheet(comparison: Comparison) -> Sheet:
     for r in comparison.results:
         cells = [
             r.name,
-            str(r.row.views),
+            _views(r),
             *_judged(r, comparison, comparison.metric),
             f"{r.seconds_per_image:.3f} (x{r.seconds_ratio:.1f})",
             *(f"{r.other_seconds[stage]:.3f}" for stage in stages),
@@ -66,6 +66,10 @@ def _metric_sheets(comparison: Comparison) -> list[Sheet]:
         names = [name.rpartition("/")[2] for name in main.beside]
         made.append(Sheet(_title(main), ["row", main.label, *gains, *names], rows))
     return made
+
+
+def _views(r: Result) -> str:
+    return f"{r.mean_views:.1f} of {r.row.views}" if r.row.adaptive else str(r.row.views)
 
 
 def _title(main: MainFigure) -> str:
@@ -147,9 +151,16 @@ def footnotes(comparison: Comparison) -> str:
         f"s/image: median, the model alone.{apart} Memory: peak, "
         f"{comparison.context['peak_memory_is']}.",
         *_readings(comparison),
+        *([_ADAPTIVE] if any(r.row.adaptive for r in comparison.results) else []),
         *comparison.notes,
     ]
     return "\n".join(lines)
+
+
+_ADAPTIVE = (
+    "Views with a tolerance: the mean over images, of at most so many; FLOPs are those of an image "
+    "with the mean number of views."
+)
 
 
 def _readings(comparison: Comparison) -> list[str]:

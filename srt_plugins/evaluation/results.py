@@ -26,9 +26,10 @@ class Measured:
         metrics: what it is judged by, the main one first.
         reported: metrics as the framework reports them.
         seconds: of the model, per image, one entry per batch.
-        flops: floating-point operations for one image.
+        flops: floating-point operations for one image, at its mean number of views.
         peak_memory: bytes, None where unknown.
         other_seconds: of other stages, such as loading data, as ``seconds``.
+        mean_views: views per image that were run; None = all of the row's.
     """
 
     row: Row
@@ -38,6 +39,7 @@ class Measured:
     flops: int
     peak_memory: int | None = None
     other_seconds: dict[str, list[float]] = field(default_factory=dict)
+    mean_views: float | None = None
 
 
 @dataclass
@@ -72,6 +74,7 @@ class Result:
     seconds_per_image: float
     seconds_ratio: float
     other_seconds: dict[str, float]
+    mean_views: float
     flops: int
     flops_ratio: float
     peak_memory: int | None

@@ -29,7 +29,7 @@ class Row:
         name: unique, for people.
         kind: ``"plain"``, ``"control"`` (costs one forward), ``"srt"`` or ``"other"``.
         method: ``"plain"``, ``"srt"``, ``"oe"``, ``"flip"`` or ``"larger"``.
-        views: views (forwards) per image.
+        views: views (forwards) per image, at most where there is a tolerance.
         settings: those of SRT, where the method is ``"srt"``.
         complete: how partial patches are completed in this row, whatever was asked:
             :data:`OWN` (as the config says), a padding, or None (as asked).
@@ -41,6 +41,12 @@ class Row:
     views: int = 1
     settings: Settings | None = None
     complete: str | None = None
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether each image decides how many views it needs."""
+        own = self.settings if self.method == "srt" else None
+        return own is not None and own.tolerance is not None
 
 
 def settings_of(row: RowArg) -> Settings:
@@ -97,7 +103,8 @@ def plan(
 
 def srt_name(settings: Settings, views: int) -> str:
     """What a row of SRT is called."""
-    parts = [f"SRT {views} view" + ("s" if views != 1 else "")]
+    most = "" if settings.tolerance is None else "up to "
+    parts = [f"SRT {most}{views} view" + ("s" if views != 1 else "")]
     if settings.level is not None:
         parts.append(f"level {settings.level}")
     if settings.statistic != "mean":
@@ -110,6 +117,8 @@ def srt_name(settings: Settings, views: int) -> str:
         parts.append(f"stride {settings.stride}")
     if settings.padding != "replicate":
         parts.append(settings.padding)
+    if settings.tolerance is not None:
+        parts.append(f"tolerance {settings.tolerance:g}")
     smooth = smoothing_name(settings)
     return ", ".join(parts) + (f" + {smooth}" if smooth else "")
 
@@ -128,7 +137,7 @@ def _controls(srt: Sequence[Settings]) -> list[Row]:
     """Smoothing without views: two standard kernels, and each SRT row that smooths, at one view."""
     standard = [Settings(views=[(0, 0)], smooth=k, padding=srt[0].padding) for k in CONTROL_KERNELS]
     single = [
-        s.but(views=[(0, 0)], level=None, statistic="mean", dispersion=False)
+        s.but(views=[(0, 0)], level=None, statistic="mean", dispersion=False, tolerance=None)
         for s in srt
         if smoothing_kernel(s.smooth) is not None
     ]
@@ -150,8 +159,10 @@ def _srt_rows(srt: Sequence[tuple[Settings, Views]]) -> list[Row]:
     rows: dict[str, Row] = {}
     known: set[tuple] = set()
     for settings, views in srt:
-        weighted = tuple(sorted(zip(views.translations, views.weights)))
-        same = settings.but(views=None, level=None, view_batch="auto", dispersion=False)
+        weighted = tuple(zip(views.translations, views.weights))
+        same = settings.but(views=None, level=None, max_views=None, dispersion=False)
+        if settings.tolerance is None:  # the order and the rounds only matter with one
+            weighted, same = tuple(sorted(weighted)), same.but(view_batch="auto")
         key = (weighted, repr(same))
         if key in known:
             continue

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..core.views import Views
 from ..errors import ConfigError, SRTError
 from ..settings import Settings
-from ..wrapper import wrapped
+from ..wrapper import mean_views_used, wrapped
 from .cost import Peak, count_flops
 from .gains import compare
 from .methods import matching_scale
@@ -21,6 +21,9 @@ from .metrics import Metric
 from .request import Progress, Request
 from .results import Comparison, Measured
 from .rows import OWN, Row
+
+# Views that every image of an adaptive row runs.
+_LEAST = 2
 
 Entered = TypeVar("Entered", bound="BaseSession")
 
@@ -100,6 +103,8 @@ class Runs:
         self.complete = complete
         self.views = views
         self.scale = len(views) ** 0.5
+        # What a view more or less costs, of rows whose images need not run all of theirs.
+        self._flops_per_view: dict[str, float] = {}
 
     def active(self, row: Row) -> AbstractContextManager[Any]:
         """While active, the session's model is what the row says."""
@@ -117,7 +122,8 @@ class Runs:
         """Try every row on one image, which also counts operations and warms up.
 
         A larger input that the model cannot take (fixed sizes, memory) is left out with a note;
-        any other failure ends the comparison before time is spent.
+        any other failure ends the comparison before time is spent. Operations are those of all
+        views, whatever the tolerance.
         """
         kept: list[Row] = []
         flops: dict[str, int] = {}
@@ -127,6 +133,8 @@ class Runs:
                 if row.method == "larger":
                     row = self._matched(row, flops[rows[0].name], flops[srt.name])
                 flops[row.name] = self._count(row)
+                if row.adaptive:
+                    self._flops_per_view[row.name] = self._slope(row, flops[row.name])
             except Exception as error:
                 if row.method != "larger" or isinstance(error, SRTError):
                     raise
@@ -137,8 +145,19 @@ class Runs:
         return kept, flops
 
     def _count(self, row: Row) -> int:
+        if row.adaptive:
+            row = _but(row, tolerance=0)
         with self.active(row):
             return count_flops(self.session.first)
+
+    def _slope(self, row: Row, flops: int) -> float:
+        """Operations per view, from those of all views and of two: a straight line, also where the
+        rest of the model runs once.
+        """
+        if row.views <= _LEAST:
+            return 0.0
+        few = self._count(_but(row, max_views=_LEAST))
+        return (flops - few) / (row.views - _LEAST)
 
     def _matched(self, row: Row, plain: int, srt: int) -> Row:
         """Set the scale at which the larger input costs what SRT costs, heads and all.
@@ -157,12 +176,32 @@ class Runs:
         return replace(row, name=f"{row.name}, x{self.scale:.3g} per side")
 
     def measured(self, row: Row, flops: int, on_images: Any = None) -> Measured:
-        """Run a row over all data."""
+        """Run a row over all data.
+
+        Args:
+            row: which.
+            flops: operations for an image with all views.
+            on_images: called with the number of images done.
+        """
+        mean: float | None = None
         with self.active(row):
             run = self.session.run(on_images)
+            if row.adaptive:
+                mean = mean_views_used(self.session.model)
         return Measured(
-            row, run.metrics, run.reported, run.seconds, flops, run.peak.bytes, run.other_seconds
+            row,
+            run.metrics,
+            run.reported,
+            run.seconds,
+            flops if mean is None else self._at(row, flops, mean),
+            run.peak.bytes,
+            run.other_seconds,
+            mean,
         )
+
+    def _at(self, row: Row, flops: int, views: float) -> int:
+        """Operations for an image with so many views."""
+        return round(flops - self._flops_per_view.get(row.name, 0.0) * (row.views - views))
 
     def compared(self, rows: list[Row], notes: list[str], request: Request) -> Comparison:
         """Try all rows, run those that can be run, and compare what they gave.
@@ -182,6 +221,11 @@ class Runs:
         found = compare(measured, classes, seed=request.seed, resamples=request.resamples)
         found.notes = notes
         return found
+
+
+def _but(row: Row, **keywords: Any) -> Row:
+    assert row.settings is not None
+    return replace(row, settings=row.settings.but(**keywords))
 
 
 def views_of(

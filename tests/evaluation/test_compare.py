@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from srt_plugins import attach
+from srt_plugins import attach, views_used
 from srt_plugins.cli import main
 from srt_plugins.core.views import resolve
 from srt_plugins.evaluation import compare_mmseg
@@ -275,6 +275,29 @@ def test_one_image_has_no_interval(tiny):
     assert found.best_srt.gain_interval is None
     assert "too few images" in found.conclusion()
     assert found.to_dict()["rows"][0]["gain_interval"] is None
+
+
+def test_a_tolerance_costs_what_its_views_cost(tiny, capsys):
+    """Views, scores and operations of a row against images run one by one with that many."""
+    argv = ["compare", "mmseg", tiny.config, tiny.checkpoint, "--views", "2", "--row", "views=9"]
+    argv += ["--row", "tolerance=0.4,views=9", "--skip", "controls", "oe", "flip", "larger"]
+    assert main([*argv, "--device", "cpu", "--out", str(tiny.root / "out")]) == 0
+    assert re.search(r"SRT up to 9 views, tolerance 0.4 +[\d.]+ of 9 ", capsys.readouterr().out)
+    found = json.loads((tiny.root / "out" / "compare.json").read_text())
+    _, two, nine, row = found["rows"]
+    used = []
+    with Session(tiny.config, Request(device="cpu")) as session:
+        load_weights(session.model, tiny.checkpoint)
+        attach(session.model.eval(), views=9, tolerance=0.4)
+        for i in range(tiny.images):
+            with torch.no_grad():
+                session.model.test_step({k: [v] for k, v in session.dataset[i].items()})
+            used += views_used(session.model)
+    assert len(set(used)) > 1
+    assert row["views"] == 9 and row["mean_views"] == pytest.approx(np.mean(used))
+    per_view = (nine["flops"] - two["flops"]) / 7
+    assert row["flops"] == pytest.approx(two["flops"] + per_view * (np.mean(used) - 2), rel=0.03)
+    assert row["flops_ratio"] == pytest.approx(np.mean(used), rel=0.1)
 
 
 def test_a_larger_input_that_does_not_fit_is_left_out(tiny, tmp_path):

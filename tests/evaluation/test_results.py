@@ -170,6 +170,35 @@ def test_names_tell_rows_apart():
     ]
 
 
+def test_rows_with_a_tolerance():
+    given = [{"views": 9, "tolerance": 0.05, "smooth": 3}, {"views": 9, "smooth": 3}]
+    given += [{"views": 9, "tolerance": 0.05, "smooth": 3, "max_views": 9}]  # the first again
+    given += [{"views": 9, "tolerance": 0.05, "smooth": 3, "view_batch": 3}]
+    settings = [settings_of(g) for g in given]
+    rows = plan([(s, resolve(s.views, s.level, 8)) for s in settings], frozenset(["oe", "larger"]))
+    assert [row.name for row in rows if row.kind == "srt"] == [
+        "SRT up to 9 views, tolerance 0.05 + [1 2 1]/4",
+        "SRT 9 views + [1 2 1]/4",
+        "SRT up to 9 views, tolerance 0.05 + [1 2 1]/4, at (0,0) (-3,-3) (3,3) (-3,0) …",
+    ]
+    assert [row.adaptive for row in rows if row.kind == "srt"] == [True, False, True]
+    assert [row.name for row in rows if row.kind == "control"] == [
+        "1x smoothing [1 2 1]/4",
+        "1x smoothing [1 4 6 4 1]/16",
+    ]
+    metrics = [MeanIoU(np.array([[[1.0], [2], [1], [2]]] * 3), ["a"])]
+    measured = [Measured(row, metrics, {}, [0.1] * 3, 10 * row.views) for row in rows]
+    measured[3].mean_views = 4.25
+    found = compare(measured, ["a"])
+    found.context = {"peak_memory_is": "resident in this process"}
+    main_sheet = dict(zip(("name", "views"), zip(*(c[:2] for _, c in sheets(found)[0].rows))))
+    assert main_sheet["views"][3:6] == ("4.2 of 9", "9", "9.0 of 9")
+    assert "mean over images" in footnotes(found)
+    written = found.to_dict()["rows"]
+    assert written[3]["mean_views"] == 4.25 and "mean_views" not in written[4]
+    assert found.results[4].mean_views == 9
+
+
 def test_half_written_files_are_not_left(tmp_path):
     (tmp_path / "file").write_text("old")
     with pytest.raises(RuntimeError), replacing(tmp_path / "file") as part:
