@@ -46,7 +46,7 @@ class Plan:
         """How often a row is timed; long ones average over time by themselves."""
         if device.type != "cpu" or row.views <= 8:
             return self.repeats
-        fewer = max(1, 12 * self.repeats // row.views)
+        fewer = max(1, 8 * self.repeats // row.views)
         # The row that the tightest bar judges.
         return min(self.repeats, max(fewer, 3) if row.name == TOKEN_MEAN else fewer)
 
