@@ -13,8 +13,8 @@ from tests.toys import PairBackbone
 
 ODD = (29, 43)  # whole patches on neither axis
 EVEN = (24, 40)
-# Uneven weights, and the centre among the last views, which the second process runs.
-LATE = [(2, 1, 1.0), (-2, -1, 0.5), (3, -3, 2.0), (-1, 3, 1.0), (0, 0, 3.0)]
+# Uneven weights; the second process runs the last two, the centre first.
+LATE = [(2, 1, 1.0), (-2, -1, 0.5), (3, -3, 2.0), (0, 0, 3.0), (-1, 3, 1.0)]
 # No view is the centre; together they show everything.
 AROUND = [(2, 1), (-2, -1), (2, -1), (-2, 1)]
 ONE = dict(views=1, smooth=3)

@@ -50,6 +50,18 @@ def test_result_is_that_of_one_process(ranks, name):
             close(got, wanted)
 
 
+def test_work_is_shared(ranks):
+    """Each process runs its views of the two images, in chunks as asked, and no more."""
+    one, other = ({k: sum(v) for k, v in found.items()} for found in of(ranks, "forwards"))
+    assert (one["weights"], other["weights"]) == (6, 4)
+    # The other outputs are those of the centre view, which the second process has run.
+    assert (one["some outputs"], other["some outputs"]) == (6, 4)
+    # Two views each, and the centre view for the other outputs.
+    assert one["some outputs, no centre"] == other["some outputs, no centre"] == 6
+    chunks = [found["several at once"] for found in of(ranks, "forwards")]
+    assert chunks == [[6, 2], [6]]
+
+
 def test_dispersion_far_from_zero(ranks):
     """Squares about zero would cancel: 1000 squared has no digits left for a spread below 1."""
     one, other = of(ranks, "far_from_zero")

@@ -129,6 +129,23 @@ def autocast(_):
         return wrapped()(images())
 
 
+@torch.no_grad()
+def forwards(_):
+    """Images that go through the backbone in one call, for some cases."""
+    counted = []
+    found = {}
+    for name in ("weights", "some outputs", "some outputs, no centre", "several at once"):
+        model, _, batch, keywords = CASES[name]()
+        SRTWrapper(model, group="world", **keywords)
+        model(batch)  # the first call looks at the backbone, too
+        hook = model.embed.register_forward_hook(lambda _, args, __: counted.append(len(args[0])))
+        model(batch)
+        hook.remove()
+        found[name] = list(counted)
+        counted.clear()
+    return found
+
+
 class Far(PairBackbone):
     def forward(self, x):
         return {"far": PatchBackbone.forward(self, x) + 1000}
@@ -150,6 +167,7 @@ OTHERS = (
     inference_mode,
     autocast,
     far_from_zero,
+    forwards,
 )
 
 
