@@ -10,18 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from ..adapters import describe
-from ..core.chunks import chunk_size
 from ..core.views import Views
 from ..errors import ConfigError
 from ..settings import Settings
 from ..wrapper import SRTWrapper
 from . import naive
 from .aggregation import Stored
-from .memory import peak_bytes, weight_bytes
+from .memory import images_per_forward, peak_bytes, weight_bytes
 from .plain import Plain
 from .plan import Plan
 from .results import AggregationResult, Measurement, RowResult
-from .rows import BLIND, NAIVE, STATISTICS, Row, rows
+from .rows import BLIND, NAIVE, STATISTICS, TOKEN_MEAN, Row, rows
 from .timing import Clock, Job, Spread, in_turns, out_of_memory
 
 Progress = Callable[[str, int], None]
@@ -29,6 +28,8 @@ Progress = Callable[[str, int], None]
 _AGGREGATED = (*STATISTICS, BLIND, NAIVE)
 # Seconds: what takes longer is not called beforehand; an aggregation's warming up is then counted.
 _SHORT, _LONG = 1.0, 3.0
+# Calls in which view_batch="auto" finds out on a GPU what is fastest.
+_FINDING_OUT = 10
 
 
 def measure(
@@ -58,11 +59,11 @@ def measure(
 
 @dataclass
 class _Entry:
-    """A row, how it is run, and its memory."""
+    """A row, how it is run, how many views at once (0: not yet known), and its memory."""
 
     row: Row
     job: Job
-    chunk: int
+    chunk: int = 0
     peak: int | None = None
 
     def result(self, forward_peak: int | None) -> RowResult:
@@ -97,12 +98,15 @@ class _Session:
         self.progress("plain forwards", 0)
         plain = Plain(self.backbone, self.images, self.clock)
         entries = [self._entry(row) for row in rows(self.plan.counts, self.blocks)]
-        # This also makes the small matrices that are made once for a size and kept.
-        aggregations = [pair for n in self.plan.counts for pair in self._aggregations(n)]
+        self._settle(entries)
         for entry in entries:
             self._warm(entry, plain)
             if self.plan.is_weighed(entry.row, self.device):
                 self._weigh(entry, plain)
+        chunks = {e.row.views: e.chunk for e in entries if e.row.name == TOKEN_MEAN}
+        for entry in entries:
+            entry.chunk = entry.chunk or chunks[entry.row.views]
+        aggregations = [pair for n in chunks for pair in self._aggregations(n, chunks[n] or 1)]
         looks = {n: self._time(n, entries, plain) for n in (1, *self.plan.counts)}
         return Measurement(
             model=name,
@@ -127,17 +131,25 @@ class _Session:
         if row.kind == "naive":
             run, chunk = _naive(self.backbone, self.images, views, self.patch), 1
         else:
-            run = _ours(self.backbone, self.images, row.keywords, self.plan.view_batch)
-            chunk = self._chunk(row.views)
+            run, chunk = _ours(self.backbone, self.images, row.keywords, self.plan.view_batch), 0
         return _Entry(row, Job(run, row.views, self.plan.repeats_of(row, self.device)), chunk)
 
-    def _chunk(self, views: int) -> int:
-        return min(views, chunk_size(self.plan.view_batch, 1, self.device))
+    def _settle(self, entries: list[_Entry]) -> None:
+        """Let happen what happens once for a size: small matrices are made, batches found out."""
+        for entry in entries:
+            if entry.row.kind != "naive" and entry.row.name in _AGGREGATED and entry.row.views > 1:
+                views = self.views[entry.row.views]
+                few = Stored.like(self.features[:, :1], views, len(views), self.patch)
+                _aggregating(few, entry.row)()
+        if self.device.type == "cuda":
+            *_, last = (entry for entry in entries if entry.row.name == TOKEN_MEAN)
+            for _ in range(_FINDING_OUT):
+                last.job.run()
 
-    def _aggregations(self, count: int) -> list[tuple[Row, Job]]:
+    def _aggregations(self, count: int, chunk: int) -> list[tuple[Row, Job]]:
         """Aggregation alone of the rows that have such a part, timed in turns."""
         self.progress(f"{count} views: aggregation alone", 0)
-        stored = Stored.like(self.features, self.views[count], self._chunk(count), self.patch)
+        stored = Stored.like(self.features, self.views[count], chunk, self.patch)
         every = rows((count,), 0)
         chosen = [row for row in every if row.views == count and row.name in _AGGREGATED]
         made = [(row, self._aggregation(row, stored)) for row in chosen]
@@ -171,8 +183,10 @@ class _Session:
     def _weigh(self, entry: _Entry, plain: Plain) -> None:
         if not entry.job.failed:
             try:
+                with images_per_forward(self.images) as seen:
+                    entry.peak = peak_bytes(entry.job.run, self.device)
+                entry.chunk = max(seen)
                 plain.peak(entry.chunk)
-                entry.peak = peak_bytes(entry.job.run, self.device)
             except RuntimeError as error:
                 entry.job.failed = out_of_memory(error)
         self.progress(f"{entry.row.views} views: memory of {entry.row.name}", entry.row.views)

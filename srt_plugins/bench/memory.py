@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Callable
 
 import torch
 from torch import Tensor
+from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -64,9 +67,20 @@ def peak_bytes(run: Callable[[], Any], device: torch.device) -> int:
     return counted.peak
 
 
-def memory_kind(device: torch.device) -> str:
-    """Which memory :func:`peak_bytes` measures."""
-    return "allocated on the GPU" if device.type == "cuda" else "tensors, counted one by one"
+@contextmanager
+def images_per_forward(like: Tensor) -> Iterator[list[int]]:
+    """While active, notes how many images of the shape of ``like`` modules are called with."""
+    seen: list[int] = []
+
+    def note(_module: Any, args: Any) -> None:
+        if args and isinstance(args[0], Tensor) and args[0].shape[1:] == like.shape[1:]:
+            seen.append(len(args[0]))
+
+    handle = register_module_forward_pre_hook(note)
+    try:
+        yield seen
+    finally:
+        handle.remove()
 
 
 def weight_bytes(module: torch.nn.Module) -> int:

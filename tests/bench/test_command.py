@@ -30,7 +30,7 @@ def backbone():
 @pytest.fixture(scope="module")
 def done(backbone):
     """A measurement, and what its progress was told."""
-    plan, told = bench.Plan((4, 9), repeats=1), []
+    plan, told = bench.Plan((4, 9), repeats=1, view_batch=2), []
     torch.manual_seed(0)
     images = torch.randn(1, 3, 48, 64)
     made = bench.measure("tiny", backbone, images, plan, lambda what, views: told.append(views))
@@ -72,11 +72,18 @@ def test_memory_holds_what_must_be_there(done):
     pixels = made.row(PIXEL_MEAN, 4)
     assert pixels.peak >= 48 * 64 * 32 * 4
     mean = made.row(TOKEN_MEAN, 4)
-    assert mean.extra == mean.peak - made.forward_peaks[1]
+    assert mean.extra == mean.peak - made.forward_peaks[2]
     image, tokens = 48 * 64 * 3 * 4, 13 * 32 * 4
-    assert made.forward_peaks[1] >= image + tokens
+    for images, peak in made.forward_peaks.items():
+        assert peak >= images * (image + tokens)
     assert made.row(TOKEN_MEAN, 9).peak is not None
     assert made.row(PIXEL_MEAN, 9).peak is None  # a run of its own that nothing judges
+
+
+def test_views_per_forward_are_those_that_were_run(done):
+    made, *_ = done
+    found = {(r.kind, r.views > 1): r.chunk for r in made.rows}
+    assert found == {("srt", False): 1, ("srt", True): 2, ("naive", True): 1}
 
 
 def test_progress_comes_to_the_end(done, backbone):
