@@ -5,13 +5,13 @@ block of it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Callable
 
 import torch
 from torch import Tensor, nn
 
 from .adapters.base import Adapter
-from .adapters.form import Form
+from .adapters.form import LAYOUTS, Form
 from .adapters.outputs import Size
 from .adapters.structure import Path, replace, summary, tensors
 from .calls import ImageCall
@@ -19,6 +19,7 @@ from .core.accumulator import Leaf
 from .core.capture import Block, capture, replaced
 from .core.distributed import Peers
 from .core.ensemble import ensemble
+from .core.guided import Smoother
 from .core.translate import Canvas
 from .core.views import Views
 from .errors import AdapterError, ConfigError
@@ -77,8 +78,9 @@ def at_outputs(state: State, call: ImageCall, views: Views) -> Any:
     state.dispersion = tuple(_spread(d) for d in accumulator.dispersions())
     results = iter(accumulator.results())
     values = kept or {}
+    join = _joined(settings, images)
     for path in selected:
-        values[path] = forms[path].join([next(results) for _ in range(forms[path].count)])
+        values[path] = join(forms[path], [next(results) for _ in range(forms[path].count)])
     return replace(first, lambda path, like: _like(values[path], like))
 
 
@@ -117,8 +119,9 @@ def at_layer(module: nn.Module, state: State, call: ImageCall, views: Views) -> 
     )
     results = iter(accumulator.results())
     values = {}
+    join = _joined(settings, images)
     for i, form in zip(stored, forms):
-        tokens = form.join([next(results) for _ in range(form.count)])
+        tokens = join(form, [next(results) for _ in range(form.count)])
         values[adapter.blocks[i]] = blocks[i].but(tokens.to(blocks[i].tokens.dtype).contiguous())
     state.ran(accumulator.views_used)
     state.dispersion = tuple(_spread(d) for d in accumulator.dispersions())
@@ -133,6 +136,19 @@ def at_layer(module: nn.Module, state: State, call: ImageCall, views: Views) -> 
             output[name] = centre[name]
     final = adapter.forms(output, *sizes, (), call.asked)
     return replace(output, lambda path, tensor: final[path].cropped(tensor))
+
+
+def _joined(settings: Settings, images: Tensor) -> Callable[[Form, list[Tensor]], Tensor]:
+    """How aggregated leaves become tensors of a form: smoothed along the images if asked for."""
+    how = settings.aggregation()
+    smoother = Smoother(how.guided, images, how.stride) if how.guided else None
+
+    def join(form: Form, leaves: list[Tensor]) -> Tensor:
+        if smoother is not None and form.layout in LAYOUTS:
+            leaves = [smoother(leaves[0], form.stride[0]), *leaves[1:]]
+        return form.join(leaves)
+
+    return join
 
 
 def _selected(

@@ -34,7 +34,8 @@ class Settings:
         outputs: which outputs are ensembled (indices or names); the others come from the centre
             view. None = all.
         stride: pixels per output cell, a divisor of the patch; None = as the backbone's.
-        smooth: kernel over the token grid: an odd binomial length (3 = [1, 2, 1] / 4) or taps.
+        smooth: kernel over the token grid: an odd binomial length (3 = [1, 2, 1] / 4) or taps; or
+            ``"guided[:SPACE[:COLOUR]]"``, weights from the image (see :class:`Guided`).
         padding: how pixels outside the image are made, for translations and partial patches:
             ``"replicate" | "reflect" | "zeros"``.
         view_batch: views per forward, or ``"auto"``.
@@ -139,7 +140,7 @@ class Settings:
     def is_plain(self) -> bool:
         """True where the settings change nothing: level 0 without smoothing or finer output."""
         off = self.level == 0 and self.views in (None, "grid", "phases")
-        return off and self.aggregation().kernel is None and self.stride is None
+        return off and not self.aggregation().smooths and self.stride is None
 
     def but(self, **keywords: Any) -> Settings:
         """The same settings with some replaced."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from .adapters.base import Adapter
-from .core.accumulator import output_cell
+from .core.cells import output_cell
 from .core.views import Views, resolve
 from .errors import ConfigError
 from .settings import Settings

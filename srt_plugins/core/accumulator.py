@@ -13,7 +13,8 @@ from typing import Any, Union
 import torch
 from torch import Tensor
 
-from ..errors import ConfigError
+from .cells import output_cell
+from .guided import Guided
 from .resample import Smooth, alignment, smoothing_kernel
 from .statistics import Mean, MeanDispersion, Median, accumulation_dtype
 from .views import Views
@@ -49,12 +50,14 @@ class Aggregation:
         dispersion: also keep the standard deviation over views (with the mean).
         stride: pixels per output cell; None keeps each grid's own.
         kernel: normalised smoothing taps over tokens, or None.
+        guided: smoothing along the image that follows, or None.
     """
 
     statistic: str = "mean"
     dispersion: bool = False
     stride: int | None = None
     kernel: tuple[float, ...] | None = None
+    guided: Guided | None = None
 
     @classmethod
     def of(
@@ -65,7 +68,19 @@ class Aggregation:
         smooth: Smooth = None,
     ) -> Aggregation:
         """The same from user-level keywords."""
+        if isinstance(smooth, str):
+            return cls(statistic, dispersion, stride, guided=Guided.parse(smooth))
         return cls(statistic, dispersion, stride, smoothing_kernel(smooth))
+
+    @property
+    def smooths(self) -> bool:
+        """True where even a single view is changed."""
+        return self.kernel is not None or self.guided is not None
+
+    def cell(self, grid_stride: int) -> int:
+        """Pixels per cell that the views of a grid are aggregated in."""
+        cell = output_cell(grid_stride, self.stride)
+        return cell if self.guided is None else self.guided.input_cell(grid_stride, cell)
 
 
 class Accumulator:
@@ -111,7 +126,7 @@ class Accumulator:
         if isinstance(leaf, Vector):
             return _VectorMean(self.views)
         how = self.how
-        cell = tuple(output_cell(s, how.stride) for s in leaf.stride)
+        cell = tuple(how.cell(s) for s in leaf.stride)
         tokens = (leaf.tensor.shape[-2], leaf.tensor.shape[-1])
         kept = leaf.crop or tokens
         cells = tuple(k * s // c for k, s, c in zip(kept, leaf.stride, cell))
@@ -128,23 +143,6 @@ class Accumulator:
         if how.statistic == "median":
             return Median(aligned)
         return MeanDispersion(aligned) if how.dispersion else Mean(aligned)
-
-
-def output_cell(grid_stride: int, stride: int | None) -> int:
-    """Pixels per output cell of a grid: its own stride, or ``stride`` where that is finer.
-
-    Raises:
-        ConfigError: ``stride`` does not divide the grid's stride.
-    """
-    if stride is None or stride >= grid_stride:
-        return grid_stride
-    if grid_stride % stride:
-        divisors = [d for d in range(1, grid_stride + 1) if grid_stride % d == 0]
-        raise ConfigError(
-            f"Expected stride to divide the patch stride {grid_stride}, got {stride}; "
-            f"choose one of {divisors}."
-        )
-    return stride
 
 
 class _VectorMean:

@@ -23,7 +23,7 @@ from ..errors import ConfigError
 from .product import bands, in_place, is_tracing
 from .views import Views
 
-Smooth = Union[None, int, Sequence[float]]
+Smooth = Union[None, int, str, Sequence[float]]
 
 
 def smoothing_kernel(smooth: Smooth) -> tuple[float, ...] | None:
@@ -55,8 +55,8 @@ def smoothing_kernel(smooth: Smooth) -> tuple[float, ...] | None:
             )
     else:
         raise ConfigError(
-            "Expected smooth to be None, an odd kernel length in tokens, or a list of taps such as "
-            f"[1, 2, 1], got {smooth!r}."
+            "Expected smooth to be None, 'guided', an odd kernel length in tokens, or a list of "
+            f"taps such as [1, 2, 1], got {smooth!r}."
         )
     total = sum(taps)
     return None if len(taps) == 1 else tuple(t / total for t in taps)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from srt_plugins.core.accumulator import Aggregation, Grid, Vector, output_cell
+from srt_plugins.core.accumulator import Aggregation, Grid, Vector
+from srt_plugins.core.cells import output_cell
 from srt_plugins.core.ensemble import ensemble
 from srt_plugins.core.resample import alignment, smoothing_kernel
 from srt_plugins.core.views import explicit, grid
