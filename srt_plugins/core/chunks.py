@@ -5,25 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Callable, TypeVar
 
-import torch
 from torch import Tensor
 
+from .batches import Batches
+from .memory import advise, is_out_of_memory
 from .translate import Canvas
 from .views import Views
 
 Made = TypeVar("Made")
-
-# Images per forward for view_batch="auto". Measured: on a CPU one image at a time is fastest (its
-# activations stay in cache), on a GPU a few images fill the device.
-_AUTO_IMAGES = {"cpu": 1}
-_AUTO_IMAGES_ACCELERATOR = 8
-
-
-def chunk_size(view_batch: int | str, batch: int, device: torch.device) -> int:
-    """Views per forward: ``view_batch``, or for ``"auto"`` what fits a few images per forward."""
-    if not isinstance(view_batch, str):
-        return int(view_batch)
-    return max(1, _AUTO_IMAGES.get(device.type, _AUTO_IMAGES_ACCELERATOR) // max(1, batch))
 
 
 def run_views(
@@ -37,17 +26,52 @@ def run_views(
 ) -> Iterator[tuple[Made, slice]]:
     """Yield ``(run(chunk, slice of views), slice of views)`` until all views are done.
 
+    Where memory runs out, the same views are run again in chunks of half as many, with one warning
+    per shape.
+
     Args:
         run: takes views ``(v * B, C, H', W')``, all images of a view side by side, and which of
-            ``views`` they are.
+            ``views`` they are. It is called again where it ran out of memory.
         images: ``(B, C, H, W)``.
         views: translations and weights.
         size: ``(H', W')`` of the views, at least the image's (partial patches are completed).
         padding: how pixels outside the image are made: ``"replicate" | "reflect" | "zeros"``.
-        view_batch: views per call of ``run``, or ``"auto"``.
+        view_batch: views per call of ``run``, or ``"auto"``: on CUDA what turns out fastest within
+            free memory, timed on the first views of a shape; elsewhere by a fixed rule.
+
+    Raises:
+        torch.OutOfMemoryError, RuntimeError: as ``run`` raised it, where one view does not fit.
     """
     canvas = Canvas(images, views.translations, size, padding)
-    step = chunk_size(view_batch, images.shape[0], images.device)
-    for start in range(0, len(views), step):
-        chosen = slice(start, min(start + step, len(views)))
-        yield run(canvas.views(views.translations[chosen]), chosen), chosen
+    batches = Batches(view_batch, images, canvas.size)
+    start = 0
+    while start < len(views):
+        chosen = slice(start, start + batches.step(len(views) - start))
+        made = _attempt(run, canvas, views, chosen, batches)
+        if made:
+            start = chosen.stop
+            # Popped, so that nothing is held here while the next views run.
+            yield made.pop(), chosen
+        else:
+            # Here the error is gone, and with it what its traceback held.
+            batches.back_off(chosen.stop - chosen.start)
+
+
+def _attempt(
+    run: Callable[[Tensor, slice], Made],
+    canvas: Canvas,
+    views: Views,
+    chosen: slice,
+    batches: Batches,
+) -> list[Made]:
+    """What ``run`` makes of some views; nothing where memory ran out."""
+    try:
+        with batches.watched(chosen.stop - chosen.start):
+            return [run(canvas.views(views.translations[chosen]), chosen)]
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        if chosen.stop - chosen.start == 1:
+            advise(error, batches.advice())
+            raise
+    return []

@@ -18,16 +18,40 @@ SHIFTS = [(0, 0), (3, -2), (-4, 4), (1, 0), (0, -5)]
 @pytest.mark.parametrize("padding", ["replicate", "reflect", "zeros"])
 @pytest.mark.parametrize("size", [(7, 9), (16, 16), (3, 2), (1, 1)])
 @pytest.mark.parametrize("grow", [(0, 0), (5, 7)])
-def test_views_equal_the_oracle(padding, size, grow):
+@pytest.mark.parametrize("once", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_views_equal_the_oracle(padding, size, grow, once, dtype):
     """Also for translations wider than the image, and for completed canvases."""
-    images = torch.randn(2, 3, *size, dtype=torch.float64)
+    images = torch.randn(2, 3, *size).to(dtype)
     target = (size[0] + grow[0], size[1] + grow[1])
-    got = Canvas(images, SHIFTS, target, padding).views(SHIFTS)
+    got = Canvas(images, SHIFTS, target, padding, once).views(SHIFTS)
+    assert got.dtype == dtype
     assert got.shape == (len(SHIFTS) * 2, 3, *target)
     for i, (dy, dx) in enumerate(SHIFTS):
         for b in range(2):
-            expected = reference.translate(images[b].numpy(), dy, dx, padding, target)
+            expected = reference.translate(images[b].double().numpy(), dy, dx, padding, target)
             np.testing.assert_array_equal(got[2 * i + b].numpy(), expected)
+
+
+@pytest.mark.parametrize("once", [True, False])
+@pytest.mark.parametrize("views", [[(0, 0)], [(2, -1)], SHIFTS])
+def test_views_are_copies(once, views):
+    """A backbone may work in place on its input."""
+    images = torch.randn(1, 3, 8, 8)
+    kept = images.clone()
+    canvas = Canvas(images, SHIFTS, None, "replicate", once)
+    first = canvas.views(views).clone()
+    canvas.views(views).zero_()
+    torch.testing.assert_close(images, kept)
+    torch.testing.assert_close(canvas.views(views), first)
+
+
+@pytest.mark.parametrize("padding", ["replicate", "reflect", "zeros"])
+def test_gradients_of_views_are_those_of_their_pixels(padding):
+    images = torch.randn(1, 1, 5, 6, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(
+        lambda x: Canvas(x, SHIFTS, None, padding).views(SHIFTS), images
+    )
 
 
 def test_a_positive_view_moves_content_down_and_right():
@@ -49,6 +73,14 @@ def test_zero_padding_does_not_leak_broken_pixels():
     images = torch.full((1, 1, 2, 2), float("nan"))
     padded = pad(images, 1, 1, 1, 1, "zeros")
     assert padded.isnan().sum() == 4
+
+
+def test_negative_padding_cuts_off():
+    images = torch.randn(1, 1, 5, 6)
+    torch.testing.assert_close(pad(images, -1, -2, -3, 0), images[..., 1:3, 3:])
+    wider = torch.cat([images[..., 2:, :1], images[..., 2:, :]], -1)
+    torch.testing.assert_close(pad(images, -2, 0, 1, 0), wider)
+    torch.testing.assert_close(pad(images.half(), -2, 0, 1, 0), wider.half())
 
 
 def test_unknown_padding_lists_the_choices():
