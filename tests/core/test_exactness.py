@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from srt_plugins.core.accumulator import Aggregation, Grid
+from srt_plugins.core.accumulator import Accumulator, Aggregation, Grid, Vector
 from srt_plugins.core.ensemble import ensemble
+from srt_plugins.core.median import median
+from srt_plugins.core.product import operands
 from srt_plugins.core.views import explicit, grid, phases
 from tests import reference
 
@@ -161,42 +166,189 @@ def test_shift_equivariant_backbone_is_unchanged_away_from_the_border(views):
         torch.testing.assert_close(got[inner], plain[inner])
 
 
-def test_float16_features_are_accumulated_in_float32_under_autocast():
-    views = grid(3, 16)
-    backbone = PatchEmbedding(16)
-    images = torch.randn(1, 3, 48, 64)
+def every_statistic(features, views, patch, stride, view_batch=2, autocast=False):
+    """Mean, standard deviation and median of ``(B, C, h, w)`` features per view, and the mean of
+    their first column as image-level tokens."""
+    found = {}
+    for name, how in {
+        "mean": Aggregation(stride=stride),
+        "std": Aggregation(dispersion=True, stride=stride),
+        "median": Aggregation("median", stride=stride),
+    }.items():
+        gathered = Accumulator(views, how)
+        for start in range(0, len(views), view_batch):
+            some = torch.cat(features[start : start + view_batch])
+            leaves = [Grid(some, (patch, patch)), Vector(some[..., 0])]
+            with torch.autocast("cpu", torch.bfloat16, autocast):
+                gathered.add(leaves, slice(start, min(start + view_batch, len(views))))
+        with torch.autocast("cpu", torch.bfloat16, autocast):
+            results = gathered.results()
+            found[name] = gathered.dispersions()[0] if name == "std" else results[0]
+        found["vector"] = results[1]
+    return found
 
-    def run(dtype):
-        def call(batch):
-            with torch.autocast("cpu", enabled=False):
-                features = backbone(batch).to(torch.bfloat16)
-            return [Grid(features.to(dtype), (16, 16))]
 
-        return call
+def expected_statistics(features, views, patch, stride):
+    """The same by the oracle, in float64."""
+    exact = [f.double().numpy() for f in features]
+    each = [
+        reference.aggregate([f[b] for f in exact], views.translations, patch, stride)
+        for b in range(len(exact[0]))
+    ]
+    found = {name: np.stack([e[name] for e in each]) for name in ("mean", "std", "median")}
+    return {**found, "vector": np.mean([f[..., 0] for f in exact], 0)}
 
-    exact = ensemble(
-        lambda view, _: run(torch.float64)(view), images, views, Aggregation()
-    ).results()[0]
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        got = ensemble(
-            lambda view, _: run(torch.bfloat16)(view), images, views, Aggregation()
-        ).results()[0]
-    assert got.dtype == torch.float32
-    torch.testing.assert_close(got.double(), exact, rtol=1e-5, atol=1e-6)
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("stride", [None, 2, 1])
+def test_every_path_computes_in_float32_under_autocast(dtype, stride):
+    views = grid(1, 4)
+    generator = torch.Generator().manual_seed(stride or 4)
+    features = [(torch.randn(2, 3, 3, 4, generator=generator) + 3).to(dtype) for _ in range(9)]
+    expected = expected_statistics(features, views, 4, stride)
+    got = every_statistic(features, views, 4, stride, autocast=True)
+    for name, value in got.items():
+        assert value.dtype == torch.float32
+        assert relative_error(value, expected[name]) < 1e-6, name
+
+
+@pytest.mark.parametrize(
+    "views", [grid(1, 2), explicit([(0, 0, 2), (1, -1), (0, 1, 0.5), (-1, 0)])]
+)
+@pytest.mark.parametrize("view_batch", [1, 2, 4, 9])
+def test_a_pixel_field_of_many_tokens_equals_the_oracle(views, view_batch):
+    """More tokens than one block of the matrices, and views that wait for each other."""
+    features = [torch.randn(1, 2, 13, 14) for _ in range(len(views))]
+    got = every_statistic(features, views, 2, 1, view_batch)
+    expected = reference.aggregate(
+        [f[0].double().numpy() for f in features],
+        views.translations,
+        2,
+        1,
+        weights=list(views.weights),
+    )
+    for name in ("mean", "std", "median"):
+        assert relative_error(got[name][0], expected[name]) < 1e-6, name
+
+
+@pytest.mark.parametrize("dispersion", [False, True])
+def test_running_results_count_every_view_added(dispersion):
+    """Also in the middle, and where they are put back."""
+    views = grid(1, 4)
+    features = [torch.randn(1, 2, 3, 4, dtype=torch.float64) for _ in range(9)]
+    how = Aggregation(dispersion=dispersion, stride=1)
+    plain, looked = Accumulator(views, how), Accumulator(views, how)
+    names = ("mean", "m2", "weight") if dispersion else ("sum",)
+    for i, f in enumerate(features):
+        for gathered in (plain, looked):
+            gathered.add([Grid(f, (4, 4))], slice(i, i + 1))
+        statistic = looked.leaves[0]
+        for name in names:
+            setattr(statistic, name, getattr(statistic, name).clone())
+        if dispersion:
+            cells = statistic.mean[..., 5, 5] * statistic.weight[5, 5]
+        else:
+            cells = statistic.sum[..., 5, 5]
+        assert cells.shape == (1, 2) and bool((cells != 0).all())
+    torch.testing.assert_close(looked.results()[0], plain.results()[0])
+    torch.testing.assert_close(looked.dispersions(), plain.dispersions())
+
+
+@pytest.mark.parametrize("statistic", ["mean", "median"])
+@pytest.mark.parametrize("stride", [None, 1])
+def test_a_backbone_may_write_every_output_to_the_same_place(statistic, stride):
+    views = grid(1, 4)
+    features = [torch.randn(1, 2, 3, 4) for _ in range(9)]
+    fresh, reused = (Accumulator(views, Aggregation(statistic, stride=stride)) for _ in range(2))
+    place = torch.empty(1, 2, 3, 4)
+    for i, f in enumerate(features):
+        fresh.add([Grid(f, (4, 4))], slice(i, i + 1))
+        reused.add([Grid(place.copy_(f), (4, 4))], slice(i, i + 1))
+    torch.testing.assert_close(reused.results()[0], fresh.results()[0])
+
+
+class RoundedProducts(TorchDispatchMode):
+    """Rounds the operands of every float32 product to bfloat16, as some devices are allowed to."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func._overloadname == "default" and "mm" in func._schema.name.split("::")[1]:
+            first = len(args) - 2  # what is added comes before the operands
+            rounded = [a.bfloat16().to(a.dtype) for a in args[first:]]
+            args = (*args[:first], *rounded)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture(params=["high", "medium"])
+def allowed_precision(request):
+    before = torch.get_float32_matmul_precision()
+    yield request.param
+    torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.parametrize("stride", [None, 1])
+def test_products_that_may_be_rounded_are_not(allowed_precision, stride):
+    """TF32 on CUDA, bfloat16 on some CPUs."""
+    views = grid(1, 4)
+    features = [torch.randn(1, 3, 3, 4) + 3 for _ in range(9)]
+    expected = expected_statistics(features, views, 4, stride)
+    with RoundedProducts():
+        coarse = every_statistic(features, views, 4, stride)
+        torch.set_float32_matmul_precision(allowed_precision)
+        got = every_statistic(features, views, 4, stride)
+    assert torch.get_float32_matmul_precision() == allowed_precision
+    for name in ("mean", "std", "median"):
+        assert relative_error(coarse[name], expected[name]) > 1e-4, name
+        assert relative_error(got[name], expected[name]) < 1e-6, name
+
+
+def test_operands_hold_what_rounding_leaves(allowed_precision):
+    left, right = torch.randn(5, 7) * 1e3, torch.randn(3, 7, 4).exp()
+    torch.set_float32_matmul_precision(allowed_precision)
+    a, b = operands(left, right)
+    for split in (a, b):
+        assert torch.equal(split, split.bfloat16().float())
+    exact = left.double() @ right.double()
+    assert ((a.double() @ b.double() - exact).abs() <= 1e-6 * exact.abs().max()).all()
+    wide = operands(left.double(), right.double())
+    assert wide[0].shape == left.shape
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 8, 9, 16, 25, 49])
+def test_the_median_is_that_of_what_is_shown(n):
+    rng = np.random.default_rng(n)
+    values = rng.integers(-3, 4, size=(n, 2, 30, 40)) + rng.choice([0, 0.25], size=(n, 2, 30, 40))
+    hidden = rng.random((n, 30, 40)) < rng.choice([0, 0.2, 0.6], size=(30, 40))
+    hidden[rng.integers(n), :, :] = False
+    shown = np.where(hidden[:, None], np.nan, values)
+    got = median(
+        torch.from_numpy(np.where(hidden[:, None], np.inf, values)), torch.from_numpy(hidden)
+    )
+    np.testing.assert_array_equal(got.numpy(), np.nanmedian(shown, 0))
+
+
+def test_the_median_of_a_broken_view_is_broken_where_it_is_shown():
+    values = torch.randn(4, 1, 2, 3)
+    values[2, 0, 0, 0] = values[2, 0, 1, 1] = float("nan")
+    hidden = torch.zeros(4, 2, 3, dtype=torch.bool)
+    hidden[2, 1, 1] = True
+    assert median(values, hidden).isnan().nonzero().tolist() == [[0, 0, 0]]
 
 
 def test_gradients_flow_through_the_ensemble():
     views = phases(4, 2)
     backbone = PatchEmbedding(4)
     images = torch.randn(1, 3, 8, 8, dtype=torch.float64, requires_grad=True)
-    for how in (Aggregation(), Aggregation(dispersion=True), Aggregation("median")):
+    for statistic, stride in itertools.product(("mean", "spread", "median"), (None, 1)):
+        how = Aggregation("median", stride=stride)
+        if statistic != "median":
+            how = Aggregation(dispersion=statistic == "spread", stride=stride)
 
         def run(x, how=how):
             return ensemble(
                 lambda b, _: [Grid(backbone(b), (4, 4))], x, views, how, view_batch=2
             ).results()[0]
 
-        assert torch.autograd.gradcheck(run, (images,))
+        assert torch.autograd.gradcheck(run, (images,), fast_mode=True)
 
 
 def test_gradients_after_inference_mode_of_the_same_sizes():
