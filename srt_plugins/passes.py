@@ -15,7 +15,7 @@ from .adapters.form import LAYOUTS, Form
 from .adapters.outputs import Size
 from .adapters.structure import Path, replace, summary, tensors
 from .calls import ImageCall
-from .core.accumulator import Leaf
+from .core.accumulator import Grid, Leaf
 from .core.capture import Block, capture, replaced
 from .core.distributed import Peers
 from .core.ensemble import ensemble
@@ -56,7 +56,9 @@ def at_outputs(state: State, call: ImageCall, views: Views) -> Any:
             kept = _others(found, forms, selected, slice(start, start + len(images)))
         if peers is not None and each:
             shapes = _others(found, forms, selected, slice(len(images)))
-        return [leaf for p in selected for leaf in forms[p].split(found[p])]
+        made = [leaf for p in selected for leaf in forms[p].split(found[p])]
+        _check_mirrored(made, chunk, views.mirrored[chosen])
+        return made
 
     accumulator = ensemble(
         leaves,
@@ -98,13 +100,15 @@ def at_layer(module: nn.Module, state: State, call: ImageCall, views: Views) -> 
     def paths(indices: list[int]) -> list[str]:
         return [adapter.blocks[i] for i in indices]
 
-    def leaves(view: Tensor, _: slice) -> list[Leaf]:
+    def leaves(view: Tensor, chosen: slice) -> list[Leaf]:
         found = capture(
             module, paths(stored), lambda: call.run(view), paths(skipped), adapter.attentions
         )
         blocks.update({i: found[adapter.blocks[i]] for i in (*stored, *skipped)})
         forms[:] = [adapter.block_form(blocks[i].tokens, i, sizes[0]) for i in stored]
-        return [leaf for i, form in zip(stored, forms) for leaf in form.split(blocks[i].tokens)]
+        made = [leaf for i, form in zip(stored, forms) for leaf in form.split(blocks[i].tokens)]
+        _check_mirrored(made, view, views.mirrored[chosen])
+        return made
 
     accumulator = ensemble(
         leaves,
@@ -202,6 +206,20 @@ def _check_batch(
             f"Expected every output to have as many entries as the images given ({count}), and the "
             f"same outputs for every view, got {summary(output)}."
         )
+
+
+def _check_mirrored(leaves: list[Leaf], chunk: Tensor, mirrored: tuple[bool, ...]) -> None:
+    """Mirrored back, a grid lies where it was only if it covers the whole width of its view."""
+    if not any(mirrored):
+        return
+    width = chunk.shape[-1]
+    for leaf in leaves:
+        if isinstance(leaf, Grid) and leaf.tensor.shape[-1] * leaf.stride[1] != width:
+            raise ConfigError(
+                f"Expected flip=False for images of {width} columns, which the backbone cuts into "
+                f"{leaf.tensor.shape[-1]} patches of {leaf.stride[1]}: mirrored ones would lie "
+                f"elsewhere. Pad the images to a multiple of {leaf.stride[1]} columns first."
+            )
 
 
 def _untranslated(call: ImageCall, view_size: Size, settings: Settings) -> Tensor:

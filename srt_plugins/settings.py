@@ -27,6 +27,8 @@ class Settings:
         views: ``None`` (the grid where ``level`` is given, else ``"phases"``), ``"grid"``,
             ``"phases"`` (2 x 2 phases of the patch), ``"phases:m"`` (m x m), an int n (best n-view
             design), or a list of ``(dy, dx[, weight])`` in pixels.
+        flip: mirror every second view left to right before the backbone, and its features back; for
+            models that were trained with mirrored images.
         statistic: ``"mean"`` or ``"median"`` over views (the median takes no weights).
         dispersion: also keep the spread over views (see :func:`srt_plugins.dispersion`).
         layer: None = ensemble the outputs; a block index or module path = ensemble there and run
@@ -48,6 +50,7 @@ class Settings:
 
     level: int | None = None
     views: ViewsArg = None
+    flip: bool = False
     statistic: str = "mean"
     dispersion: bool = False
     layer: int | str | None = None
@@ -72,6 +75,8 @@ class Settings:
             raise ConfigError(
                 f"Expected statistic='mean' with dispersion=True, got {self.statistic!r}."
             )
+        if not isinstance(self.flip, bool):
+            raise ConfigError(f"Expected flip to be True or False, got {self.flip!r}.")
         check_padding(self.padding)
         _check_count("view_batch", self.view_batch, also="auto")
         _check_count("stride", self.stride, also=None)

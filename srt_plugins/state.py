@@ -68,7 +68,8 @@ def chosen_views(settings: Settings, patch: int, quiet: bool = False) -> Views:
     asked = settings.views
     if asked is None and settings.level is None and settings.tolerance is not None:
         asked = f"phases:{max(2, min(ADAPTIVE_PHASES, patch))}"
-    views = resolve(asked, settings.level, patch, quiet=quiet).first(settings.max_views)
+    views = resolve(asked, settings.level, patch, quiet=quiet)
+    views = (views.alternated() if settings.flip else views).first(settings.max_views)
     if settings.statistic == "median" and len(set(views.weights)) > 1:
         raise ConfigError(
             "Expected views of equal weight with statistic='median', which takes no weights, got "

@@ -75,7 +75,7 @@ def test_options_of_settings_are_complete():
 
     parser = argparse.ArgumentParser()
     add_srt_options(parser)
-    names = {f.name for f in fields(srt_plugins.Settings)} - {"dispersion"}
+    names = {f.name for f in fields(srt_plugins.Settings)} - {"dispersion", "group"}
     assert names <= set(vars(parser.parse_args([])))
 
 

@@ -103,8 +103,9 @@ class Accumulator:
         with _no_autocast(self._device):
             if not self.leaves:
                 self.leaves = [self._statistic(leaf) for leaf in leaves]
+            mirrored = self.views.mirrored[views]
             for statistic, leaf in zip(self.leaves, leaves):
-                statistic.add(leaf.tensor, views)
+                statistic.add(_as_seen(leaf, mirrored), views)
 
     def end(self, count: int) -> None:
         """Take the first ``count`` views, those that were added, for all (with ``dispersion``)."""
@@ -143,6 +144,14 @@ class Accumulator:
         if how.statistic == "median":
             return Median(aligned)
         return MeanDispersion(aligned) if how.dispersion else Mean(aligned)
+
+
+def _as_seen(leaf: Leaf, mirrored: Sequence[bool]) -> Tensor:
+    """The leaf's tensor with the grids of mirrored views mirrored back."""
+    if isinstance(leaf, Vector) or not any(mirrored):
+        return leaf.tensor
+    each = leaf.tensor.chunk(len(mirrored))
+    return torch.cat([view.flip(-1) if m else view for view, m in zip(each, mirrored)])
 
 
 class _VectorMean:

@@ -157,7 +157,7 @@ def adaptive(
         for leaves, chosen in run_views(
             placed,
             images if len(active) == len(images) else images[active],
-            Views(views.translations[some], views.weights[some]),
+            views.part(some),
             size=size,
             padding=padding,
             view_batch=view_batch,

@@ -67,7 +67,7 @@ def _attempt(
     """What ``run`` makes of some views; nothing where memory ran out."""
     try:
         with batches.watched(chosen.stop - chosen.start):
-            return [run(canvas.views(views.translations[chosen]), chosen)]
+            return [run(canvas.views(views.translations[chosen], views.mirrored[chosen]), chosen)]
     except Exception as error:
         if not is_out_of_memory(error):
             raise

@@ -23,7 +23,7 @@ from .translate import pad
 
 GUIDED_FORMS = "'guided', 'guided:SPACE' or 'guided:SPACE:COLOUR', such as 'guided:1:0.7'"
 # Chosen on CamVid and on procedural scenes together, see docs/smoothing.md.
-_SPACE, _COLOUR = 1.0, 0.7
+_SPACE, _COLOUR = 0.9, 0.5
 # Tokens farther than this many standard deviations in space are left out.
 _REACH = 2.0
 # Share of the mean variance that is added to each colour channel, so that an image with little

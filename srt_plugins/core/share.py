@@ -47,7 +47,7 @@ class Share:
         self._idle = self._mine.start == self._mine.stop
         run = slice(0, 1) if self._idle else self._mine
         self._start = run.start
-        self.views = Views(views.translations[run], views.weights[run])
+        self.views = views.part(run)
 
     def placed(self, run: Callable[[Tensor, slice], Made]) -> Callable[[Tensor, slice], Made]:
         """``run`` for slices of ``self.views`` instead of all views."""

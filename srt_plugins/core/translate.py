@@ -114,10 +114,19 @@ class Canvas:
             right = max(0, -min(dxs)) + self.size[1] - width
             self._images = pad(images, self._top, bottom, self._left, right, padding)
 
-    def views(self, translations: Sequence[tuple[int, int]]) -> Tensor:
-        """Views as ``(len(translations) * B, C, H', W')``, all images of a view side by side."""
+    def views(
+        self, translations: Sequence[tuple[int, int]], mirrored: Sequence[bool] = ()
+    ) -> Tensor:
+        """Views as ``(len(translations) * B, C, H', W')``, all images of a view side by side.
+
+        Args:
+            translations: ``(dy, dx)`` in pixels.
+            mirrored: which of them are mirrored left to right after the translation; empty = none.
+        """
         edges = [self._edges(dy, dx) for dy, dx in translations]
         windows = [pad(self._images, *each, self._padding) for each in edges]
+        if any(mirrored):
+            windows = [w.flip(-1) if m else w for w, m in zip(windows, mirrored)]
         if len(windows) == 1 and max(edges[0]) > 0:
             return windows[0]
         # Copies, also of a single window: a backbone may work in place on its input.

@@ -28,10 +28,12 @@ class Views:
         translations: ``((dy, dx), ...)`` in pixels, without repeats, in an order whose every prefix
             is spread over the patch.
         weights: one positive weight per view; only their ratios matter.
+        mirrored: for each view whether the backbone sees it mirrored left to right; empty = none.
     """
 
     translations: tuple[tuple[int, int], ...]
     weights: tuple[float, ...]
+    mirrored: tuple[bool, ...] = ()
 
     def __len__(self) -> int:
         return len(self.translations)
@@ -47,9 +49,16 @@ class Views:
 
     def first(self, count: int | None) -> Views:
         """The first ``count`` views; all where it is None or there are no more."""
-        if count is None or count >= len(self):
-            return self
-        return Views(self.translations[:count], self.weights[:count])
+        return self if count is None else self.part(slice(0, count))
+
+    def part(self, chosen: slice) -> Views:
+        """Some consecutive views."""
+        return Views(self.translations[chosen], self.weights[chosen], self.mirrored[chosen])
+
+    def alternated(self) -> Views:
+        """Every second view mirrored, the untranslated one never."""
+        mirrored = (i % 2 == 1 and t != (0, 0) for i, t in enumerate(self.translations))
+        return Views(self.translations, self.weights, tuple(mirrored))
 
     @property
     def is_identity(self) -> bool:

@@ -21,13 +21,25 @@ _OPTIONS = (
         "largest translation in pixels; alone, the paper's (2L+1)^2 views, 3 in its tables",
     ),
     ("views", "V", "phases, phases:M, grid, a number of views, or a list such as '[(0,0),(8,8)]'"),
+    ("flip", "BOOL", "True: every second view mirrored left to right"),
     ("statistic", "S", "mean or median over views"),
     ("layer", "I", "ensemble after this block (index or module path) and run the rest once"),
     ("outputs", "O", "which backbone outputs are ensembled, such as '[-1]'"),
     ("stride", "PX", "pixels per output cell, a divisor of the patch"),
-    ("smooth", "K", "smoothing of the token grid: odd length (3 = [1 2 1]/4) or taps '[1,2,1]'"),
+    (
+        "smooth",
+        "K",
+        "smoothing of the token grid: odd length (3 = [1 2 1]/4), taps '[1,2,1]', or along the "
+        "image: guided, guided:SPACE:COLOUR",
+    ),
     ("padding", "P", "how pixels outside the image are made: replicate, reflect or zeros"),
     ("view-batch", "N", "views per forward, or auto"),
+    (
+        "tolerance",
+        "E",
+        "no more views of an image below this relative standard error (0.05)",
+    ),
+    ("max-views", "N", "at most the first N of the views"),
 )
 
 

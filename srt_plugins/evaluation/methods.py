@@ -64,9 +64,12 @@ def output_ensemble(
 
         for logits, chosen in run_views(run, inputs, views, padding=padding, view_batch=view_batch):
             dtype = logits.dtype
-            for one, (dy, dx), weight in zip(
-                logits.split(batch), views.translations[chosen], views.weights[chosen]
+            part = views.part(chosen)
+            mirrored = part.mirrored or (False,) * len(part)
+            for one, (dy, dx), weight, flipped in zip(
+                logits.split(batch), part.translations, part.weights, mirrored
             ):
+                one = one.flip(-1) if flipped else one
                 if total is None:
                     total = torch.zeros_like(one, dtype=accumulation_dtype(dtype))
                 # Content moved by (dy, dx): pixel y of the image is pixel y + dy of the view.

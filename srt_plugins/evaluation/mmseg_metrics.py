@@ -46,6 +46,10 @@ class IoUCollector:
 
     def metric(self) -> Metric:
         """The metric of the last run."""
+        return self.part()
+
+    def part(self) -> Metric:
+        """The metric of the images so far, of which there may be too few to judge by."""
         return MeanIoU(stack_areas(self.results), self.classes, self.source.nan_to_num)
 
     def record(self) -> dict[str, Any]:
@@ -110,6 +114,10 @@ class DepthCollector:
                 f"max_depth_eval={self.source.max_depth_eval} in some image, got none in "
                 f"{self.empty} images; check depth_rescale_factor and the range."
             )
+        return self.part()
+
+    def part(self) -> Metric:
+        """The metric of the images so far, of which there may be too few to judge by."""
         errors = np.stack(self.errors).reshape(-1, len(FIGURES))
         return DepthErrors(errors, np.array(self.pixels))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from ..settings import Settings
 from ..wrapper import detach, wrapped
 from .cost import peak_memory, timed
 from .environment import chosen_device
+from .metrics import Metric
 from .mmseg_config import import_mmseg, limit_images, prepared, read_config
 from .request import DEFAULT, Request
 from .runs import BaseSession, Run
@@ -173,6 +174,27 @@ class Session(BaseSession):
             [seconds / n for seconds, n in zip(watch.seconds, self._watcher.sizes)],
             peak,
         )
+
+    def batches(self) -> Iterable[Any]:
+        """The test data, a batch at a time."""
+        loader: Iterable[Any] = self.runner.test_dataloader
+        return loader
+
+    def run_batch(self, batch: Any, number: int = 0) -> list[Metric]:
+        """One iteration of the test loop, judged by itself.
+
+        Args:
+            batch: of :meth:`batches`; may be changed.
+            number: of the batch.
+        """
+        self.model.eval()
+        self._watcher.start(None)
+        with ExitStack() as stack:
+            for collector in self.collectors:
+                stack.enter_context(collector.running())
+                stack.callback(collector.source.results.clear)
+            self.runner.test_loop.run_iter(number, batch)
+            return [collector.part() for collector in self.collectors]
 
     def own_padding(self) -> str:
         """How the config's preprocessor completes test images."""

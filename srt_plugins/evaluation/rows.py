@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Union
 
+from ..core.guided import Guided
 from ..core.resample import smoothing_kernel
 from ..core.views import Views
 from ..errors import ConfigError
@@ -15,7 +16,7 @@ RowArg = Union[Settings, Mapping[str, Any]]
 
 # What can be left out: the 1x controls and the three other ensembles.
 SKIPPABLE = ("controls", "oe", "flip", "larger")
-CONTROL_KERNELS = (3, 5)
+CONTROL_KERNELS = (3, 5, "guided")
 # Completion of partial patches as the config says.
 OWN = "own"
 DEFAULT_ROWS: tuple[Mapping[str, Any], ...] = ({}, {"smooth": 3})
@@ -107,6 +108,8 @@ def srt_name(settings: Settings, views: int) -> str:
     parts = [f"SRT {most}{views} view" + ("s" if views != 1 else "")]
     if settings.level is not None:
         parts.append(f"level {settings.level}")
+    if settings.flip:
+        parts.append("mirrored")
     if settings.statistic != "mean":
         parts.append(settings.statistic)
     if settings.layer is not None:
@@ -124,7 +127,10 @@ def srt_name(settings: Settings, views: int) -> str:
 
 
 def smoothing_name(settings: Settings) -> str:
-    """Taps as ``[1 2 1]/4``, empty without smoothing."""
+    """Taps as ``[1 2 1]/4``, or ``guided SPACE COLOUR``; empty without smoothing."""
+    if isinstance(settings.smooth, str):
+        guided = Guided.parse(settings.smooth)
+        return f"guided {guided.space:g} {guided.colour:g}"
     kernel = smoothing_kernel(settings.smooth)
     if kernel is None:
         return ""
@@ -134,12 +140,19 @@ def smoothing_name(settings: Settings) -> str:
 
 
 def _controls(srt: Sequence[Settings]) -> list[Row]:
-    """Smoothing without views: two standard kernels, and each SRT row that smooths, at one view."""
+    """Smoothing without views: standard ones, and each SRT row that smooths, at one view."""
     standard = [Settings(views=[(0, 0)], smooth=k, padding=srt[0].padding) for k in CONTROL_KERNELS]
     single = [
-        s.but(views=[(0, 0)], level=None, statistic="mean", dispersion=False, tolerance=None)
+        s.but(
+            views=[(0, 0)],
+            level=None,
+            flip=False,
+            statistic="mean",
+            dispersion=False,
+            tolerance=None,
+        )
         for s in srt
-        if smoothing_kernel(s.smooth) is not None
+        if smoothing_name(s)
     ]
     rows: dict[str, Row] = {}
     for settings in (*standard, *single):

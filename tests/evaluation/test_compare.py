@@ -22,7 +22,8 @@ from srt_plugins.evaluation.mmseg_session import Session
 from srt_plugins.evaluation.request import Request
 from srt_plugins.evaluation.rows import plan, settings_of
 
-KERNELS = ("1x smoothing [1 2 1]/4", "1x smoothing [1 4 6 4 1]/16")
+GUIDED = "1x smoothing guided 0.9 0.5"
+KERNELS = ("1x smoothing [1 2 1]/4", "1x smoothing [1 4 6 4 1]/16", GUIDED)
 FREE = "1x replicate padding"
 CONTROLS = (*KERNELS, FREE, *(f"{FREE}, {name.removeprefix('1x ')}" for name in KERNELS))
 ROWS = (
@@ -82,7 +83,7 @@ def test_rows_and_files(run, tiny):
     assert names == list(ROWS[:-1])
     scale = float(re.fullmatch(r"larger input, x([\d.]+) per side", larger).group(1))
     assert 1.5 < scale <= 2  # four views' worth of tokens, less what attention adds
-    assert [row["views"] for row in found["rows"]] == [1, 1, 1, 1, 1, 1, 4, 4, 4, 2, 1]
+    assert [row["views"] for row in found["rows"]] == [1] * 8 + [4, 4, 4, 2, 1]
     assert sorted(os.listdir(out)) == ["compare.json", "compare.md", "compare.png"]
     assert os.listdir(cwd) == []  # no work_dir beside --out
     assert (out / "compare.png").read_bytes().startswith(b"\x89PNG")
@@ -103,10 +104,10 @@ def test_figures_of_the_rows(run):
         assert row["seconds_per_image"] > 0 and row["peak_memory"] > 1 << 20
     assert rows["plain"]["gain_interval"] == [0, 0]
     ratios = [row["flops_ratio"] for row in run[2]["rows"]]
-    assert ratios[0] == 1 and all(1 <= ratio < 1.2 for ratio in ratios[1:6])
-    assert all(4 < ratio < 4.5 for ratio in ratios[6:8])
+    assert ratios[0] == 1 and all(1 <= ratio < 1.2 for ratio in ratios[1:8])
+    assert all(4 < ratio < 4.5 for ratio in ratios[8:10])
     # The larger input costs what the views cost, up to rounding to whole patches.
-    assert ratios[8:10] == [4, 2] and 3.3 < ratios[10] < 4.7
+    assert ratios[10:12] == [4, 2] and 3.3 < ratios[12] < 4.7
     best = max(("plain", *CONTROLS), key=lambda name: rows[name]["mIoU"])
     assert run[2]["best_1x_control"] == best
     assert rows[best]["gain_over_control"] == 0
@@ -230,9 +231,9 @@ def test_the_control_of_a_row_has_its_smoothing(tiny):
         tiny.config, tiny.checkpoint, rows, skip=["oe", "flip", "larger"], limit=2, device="cpu"
     )
     controls = [r.name for r in found.of_kind("control")]
-    assert controls[:2] == list(KERNELS)
+    assert controls[:3] == list(KERNELS)
     own = ["smoothing [1 6 15 20 15 6 1]/64", "smoothing layer 0 + [1 2 1]/4"]
-    assert controls[2:5] == [*(f"1x {name}" for name in own), FREE]
+    assert controls[3:6] == [*(f"1x {name}" for name in own), FREE]
     assert controls[-2:] == [f"{FREE}, {name}" for name in own]
 
 

@@ -185,18 +185,19 @@ def test_rows_with_a_tolerance():
     assert [row.name for row in rows if row.kind == "control"] == [
         "1x smoothing [1 2 1]/4",
         "1x smoothing [1 4 6 4 1]/16",
+        "1x smoothing guided 0.9 0.5",
     ]
     metrics = [MeanIoU(np.array([[[1.0], [2], [1], [2]]] * 3), ["a"])]
     measured = [Measured(row, metrics, {}, [0.1] * 3, 10 * row.views) for row in rows]
-    measured[3].mean_views = 4.25
+    measured[4].mean_views = 4.25
     found = compare(measured, ["a"])
     found.context = {"peak_memory_is": "resident in this process"}
     main_sheet = dict(zip(("name", "views"), zip(*(c[:2] for _, c in sheets(found)[0].rows))))
-    assert main_sheet["views"][3:6] == ("4.2 of 9", "9", "9.0 of 9")
+    assert main_sheet["views"][4:7] == ("4.2 of 9", "9", "9.0 of 9")
     assert "mean over images" in footnotes(found)
     written = found.to_dict()["rows"]
-    assert written[3]["mean_views"] == 4.25 and "mean_views" not in written[4]
-    assert found.results[4].mean_views == 9
+    assert written[4]["mean_views"] == 4.25 and "mean_views" not in written[5]
+    assert found.results[5].mean_views == 9
 
 
 def test_half_written_files_are_not_left(tmp_path):
