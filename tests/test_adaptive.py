@@ -94,6 +94,7 @@ CASES = {
     "fine": dict(stride=4),
     "pixels": dict(stride=1, views="phases:3", tolerance=0.25),
     "smooth": dict(smooth=3),
+    "guided": dict(smooth="guided"),
     "dispersion": dict(dispersion=True),
     "weights": dict(
         views=[(0, 0), (4, 4, 2.0), (-4, 4, 0.5), (4, -4), (-4, -4, 3.0), (4, 0)], tolerance=0.4
@@ -290,7 +291,9 @@ def test_a_view_of_every_cell_is_waited_for():
     """The first two views show nothing of the first rows: the mean there is not known at all."""
     away = views.explicit([(-8, 0), (-8, 1), (0, 0), (0, 1)])
     images = torch.rand(1, 3, 16, 24)
-    both = adaptive(grids(lambda view: torch.ones(len(view), 1, 2, 3)), images, away, Aggregation(), 0.1)
+    both = adaptive(
+        grids(lambda view: torch.ones(len(view), 1, 2, 3)), images, away, Aggregation(), 0.1
+    )
     assert both.views_used == (4,)
 
 
