@@ -16,13 +16,13 @@ from torch import Tensor
 from .memory import CudaGrowth, cuda_free, release
 from .product import is_tracing
 
-# Pixels per forward on a CPU for view_batch="auto". A fixed rule, so that results are the same to
-# the bit in every run. Measured (ViTs of 8 and 22 million parameters, patch 16, one thread): from
-# about 200 tokens on, one image at a time is as fast as any number (its activations stay in cache);
-# of 64 tokens, four at a time take a fifth less time; of 16 or fewer, eight take less than half.
-_CPU_PIXELS = 1 << 16
-# Most images per forward where the time is not measured: on a CPU, on devices other than CUDA's,
-# while a graph is recorded, or where the user asks for the same results to the bit.
+# Images per forward for view_batch="auto" where the time is not measured. On a CPU one, so that
+# results are the same to the bit in every run, and those of a view the same as on its own: ViTs of
+# 8 and 22 million parameters on one thread run images of 200 and more tokens one by one as fast as
+# several at a time (49 views of 690 tokens: 7.0 s by ones, 7.6 by fours, 10.8 at once), for
+# activations then stay in cache; of 64 tokens, fours would take a fifth less time.
+_CPU_IMAGES = 1
+# On other devices than CUDA's, while a graph is recorded, and where results should be reproducible.
 _IMAGES = 8
 # A larger batch has to be faster by this share; its first forward is not timed, since it also
 # reserves memory and chooses kernels; of the ones after it, the fastest of this many counts.
@@ -91,7 +91,7 @@ class Batches:
         self._device = images.device
         self._images, self._size = images.shape[0], size
         self._known = _Known() if is_tracing() else _known(images, size)
-        self._fixed = _fixed(images, size) if isinstance(view_batch, str) else int(view_batch)
+        self._fixed = _fixed(images) if isinstance(view_batch, str) else int(view_batch)
         self._backed_off = 0
 
     def step(self, left: int) -> int:
@@ -167,11 +167,10 @@ def _known(images: Tensor, size: tuple[int, int]) -> _Known:
     return known
 
 
-def _fixed(images: Tensor, size: tuple[int, int]) -> int | None:
+def _fixed(images: Tensor) -> int | None:
     """Views per forward for ``"auto"``; None where it is to be found out."""
-    batch = max(1, images.shape[0])
     if images.device.type == "cpu":
-        return max(1, min(_IMAGES, _CPU_PIXELS // max(1, size[0] * size[1])) // batch)
+        return _CPU_IMAGES
     measured = (
         images.device.type == "cuda"
         and type(images) is Tensor  # not one without data, which takes no time
@@ -179,4 +178,4 @@ def _fixed(images: Tensor, size: tuple[int, int]) -> int | None:
         and not torch.are_deterministic_algorithms_enabled()
         and not torch.cuda.is_current_stream_capturing()
     )
-    return None if measured else max(1, _IMAGES // batch)
+    return None if measured else max(1, _IMAGES // max(1, images.shape[0]))

@@ -37,7 +37,7 @@ def run_views(
         size: ``(H', W')`` of the views, at least the image's (partial patches are completed).
         padding: how pixels outside the image are made: ``"replicate" | "reflect" | "zeros"``.
         view_batch: views per call of ``run``, or ``"auto"``: on CUDA what turns out fastest within
-            free memory, timed on the first views of a shape; elsewhere by a fixed rule.
+            free memory, timed on the first views of a shape; elsewhere a fixed number, 1 on a CPU.
 
     Raises:
         torch.OutOfMemoryError, RuntimeError: as ``run`` raised it, where one view does not fit.
