@@ -101,6 +101,7 @@ CASES = {
     ),
     "grid": dict(level=1),
     "zeros": dict(padding="zeros"),
+    "flip": dict(flip=True),
     "batches": dict(view_batch=3),
     "one by one": dict(view_batch=1),
 }
@@ -109,7 +110,8 @@ CASES = {
 @pytest.mark.parametrize("backbone", [Still, StillPair])
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_every_image_is_as_if_run_alone_with_its_views(backbone, case):
-    images, model = pictures(), backbone(8).eval()
+    images = pictures(size=(32, 48) if "flip" in case else (27, 45))
+    model = backbone(8).eval()
     got = SRTWrapper(model, **{"tolerance": 0.15, **case})(images)
     used = views_used(model)
     spread = dispersion(model) if "dispersion" in case else ()

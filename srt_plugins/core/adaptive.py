@@ -27,8 +27,8 @@ def relative_standard_error(statistic: MeanDispersion, weights: Sequence[float])
     The standard error of the mean, ``s / sqrt(n)`` with the sample standard deviation ``s`` over
     the ``n`` views so far, as root mean square over channels and positions; divided by the root
     mean square over channels and positions of what the mean deviates from its own mean over
-    positions. A factor or a constant per channel common to all features change nothing. Views at
-    evenly spread phases err less than the figure says, which holds for random ones.
+    positions. Neither a factor common to all features nor a constant added to a channel changes it.
+    Views at evenly spread phases err less than the figure says, which holds for random ones.
 
     Args:
         statistic: of the views so far.
