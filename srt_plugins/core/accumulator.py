@@ -163,9 +163,10 @@ class _VectorMean:
 
     def add(self, tokens: Tensor, views: slice) -> None:
         dtype = accumulation_dtype(tokens.dtype)
-        weights = torch.tensor(self.weights[views], dtype=dtype, device=tokens.device)
+        weights = self.weights[views]
         every = tokens.to(dtype).unflatten(0, (len(weights), -1))
-        total = torch.tensordot(weights, every, dims=1)
+        # One by one: a matrix product may be rounded, and a device waits for weights to be copied.
+        total = torch.stack([view * weight for view, weight in zip(every.unbind(), weights)]).sum(0)
         self.sum = total if self.sum is None else self.sum + total
 
     def result(self) -> Tensor:

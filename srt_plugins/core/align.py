@@ -41,11 +41,16 @@ def add_views(total: Tensor, a: Alignment, features: list[Tensor], views: list[i
     return total
 
 
+def shown(a: Alignment, views: list[int]) -> Tensor:
+    """``(v, R, Q)``: share of each distinct cell that a view shows."""
+    return pick(a.cover_y, views)[:, :, None] * pick(a.cover_x, views)[:, None]
+
+
 def aligned_views(
-    a: Alignment, features: Tensor, views: list[int], by_blocks: bool = True
-) -> tuple[Tensor, Tensor]:
+    a: Alignment, features: Tensor, views: list[int], share: Tensor, by_blocks: bool = True
+) -> Tensor:
     """``(v, c, h, w)`` to aligned cells ``(v, c, R, Q)``, each the mean of what the view shows of
-    it, and the shown share ``(v, R, Q)``.
+    it. ``share`` is what :func:`shown` gives.
     """
     blocks_y, blocks_x = (a.blocks_y, a.blocks_x) if by_blocks else ((), ())
     columns = _columns(features[:, None], pick(a.a_x, views)[:, None], blocks_x)
@@ -55,8 +60,9 @@ def aligned_views(
         left, right = operands(down[:, :, start:stop, first:last], columns[:, :, first:last])
         parts.append(left @ right)
     aligned = parts[0] if len(parts) == 1 else torch.cat(parts, 2)
-    cover = pick(a.cover_y, views)[:, :, None] * pick(a.cover_x, views)[:, None]
-    return aligned / torch.where(cover > 0, cover, 1)[:, None], cover
+    if not a.in_parts:
+        return aligned
+    return aligned / torch.where(share > 0, share, 1)[:, None]
 
 
 def gather(features: list[Tensor], band: slice, order: Sequence[int]) -> Tensor:

@@ -15,33 +15,41 @@ from torch import Tensor
 _RUN = 1 << 13
 
 
-def median(values: Tensor, hidden: Tensor) -> Tensor:
-    """Median over the first axis of those that are not hidden.
-
-    The median of an even number is the mean of the two in the middle; NaN gives NaN.
+class Hidden:
+    """Which views hide which cells, made ready for any number of channels.
 
     Args:
-        values: ``(n, c, R, Q)``.
         hidden: ``(n, R, Q)`` boolean; some view shows each cell.
-
-    Returns:
-        ``(c, R, Q)``.
+        dtype: of the values.
     """
-    broken = (values.isnan() & ~hidden[:, None]).any(0)
-    # Hidden values go above and below in turns, so that the middle stays where it is.
-    above = hidden.cumsum(0) % 2 == 1
-    inf = float("inf")
-    fill = torch.where(above, inf, -inf).to(values.dtype)
-    shown = torch.where(hidden[:, None], fill[:, None], values).flatten(1)
-    # One more above than below moves the middle by half a place.
-    odd = (hidden.sum(0) % 2 == 1).expand(values.shape[1:]).flatten()
-    step = _RUN if values.device.type == "cpu" else shown.shape[1]
-    runs = zip(shown.split(step, 1), odd.split(step))
-    found = torch.cat([_middle(list(run.unbind()), moved) for run, moved in runs])
-    return torch.where(broken, float("nan"), found.view(values.shape[1:]))
+
+    def __init__(self, hidden: Tensor, dtype: torch.dtype) -> None:
+        # Hidden values go above and below in turns, so that the middle stays where it is.
+        turn = hidden.cumsum(0, dtype=torch.int32) % 2
+        self.hidden = hidden
+        self.fill = (turn.to(dtype) - 0.5) * float("inf")
+        # One more above than below moves the middle by half a place.
+        self.moved = turn[-1] == 1
+
+
+def median(values: Tensor, hidden: Hidden) -> Tensor:
+    """Median over the first axis of those that are not hidden, ``(n, c, R, Q)`` to ``(c, R, Q)``.
+
+    The median of an even number is the mean of the two in the middle; NaN gives NaN.
+    """
+    seen = torch.where(hidden.hidden[:, None], hidden.fill[:, None], values).flatten(1)
+    moved = hidden.moved.expand(values.shape[1:]).flatten()
+    step = _RUN if values.device.type == "cpu" else seen.shape[1]
+    runs = zip(seen.split(step, 1), moved.split(step))
+    found = [_middle(list(run.unbind()), odd) for run, odd in runs]
+    return torch.cat(found).view(values.shape[1:])
 
 
 def _middle(values: list[Tensor], moved: Tensor) -> Tensor:
+    """Median of tensors, with the lower neighbour of the middle in its stead where ``moved``.
+
+    NaN passes through every comparison, and so from every value to the middle.
+    """
     n = len(values)
     if n == 1:
         return values[0]

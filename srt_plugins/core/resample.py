@@ -118,6 +118,7 @@ class Alignment:
         blocks_y: where ``a_y`` is not zero in any view; blocks_x, where ``a_x`` is not.
         shifts_y: translation of each view along y, in pixels.
         together: views whose tokens take as much memory as the distinct cells.
+        in_parts: whether some view shows a part of some cell.
     """
 
     a_y: Tensor
@@ -132,6 +133,7 @@ class Alignment:
     blocks_x: tuple[Block, ...]
     shifts_y: tuple[int, ...]
     together: int
+    in_parts: bool
 
     def expand(self, cells: Tensor, divisor: Tensor | None = None) -> Tensor:
         """``(..., R, Q)`` values of the distinct cells, over ``(R, Q)`` divisors, to
@@ -266,6 +268,7 @@ def _build(
         blocks_x=blocks[1],
         shifts_y=tuple(dy for dy, _ in views.translations),
         together=1 if is_tracing() else max(1, finer),
+        in_parts=any(bool(((c > 0) & (c < 1)).any()) for c in covers),
     )
 
 

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .align import add_views, aligned_views, gather, pick
-from .median import median
+from .align import add_views, aligned_views, gather, pick, shown
+from .median import Hidden, median
 from .product import band_size, bands, in_place, no_autocast
 from .resample import Alignment
 
@@ -31,7 +31,10 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def _running(name: str, meaning: str) -> property:
-    """A running result in which every view that was added counts; None before the first one."""
+    """A running result in which every view that was added counts; None before the first one.
+
+    Views that are added later may change the tensor in place.
+    """
 
     def get(self: _Streaming) -> Any:
         self._flush()
@@ -132,14 +135,16 @@ class MeanDispersion(_Streaming):
         free = in_place(mean, m2, *features)
         cells, device = a.coverage.numel(), mean.device
         step = max(1, min(len(views), band_size(device) // (cells * _CHANNELS)))
+        share = shown(a, views)
+        weights = pick(a.weights, views)[:, None, None] * share
         weight = before
         for band in bands(len(mean), step * cells, device) if free else [slice(None)]:
             merged = (mean[band], m2[band], before)
             for start in range(0, len(views), step):
-                run = range(start, min(start + step, len(views)))
-                chosen = [views[place] for place in run]
-                aligned, cover = aligned_views(a, gather(features, band, run), chosen, free)
-                merged = _merged(*merged, pick(a.weights, chosen)[:, None, None] * cover, aligned)
+                run = slice(start, min(start + step, len(views)))
+                found = gather(features, band, range(run.start, run.stop))
+                aligned = aligned_views(a, found, views[run], share[run], free)
+                merged = _merged(*merged, weights[run], aligned)
             if free:
                 mean[band], m2[band], weight = merged
             else:
@@ -202,9 +207,12 @@ class Median:
         every = range(sum(map(len, features)))
         runs = bands(features[0].shape[1], len(every) * a.coverage.numel(), features[0].device)
 
+        share = shown(a, list(every))
+        hidden = Hidden(share <= 0, share.dtype)
+
         def cells(band: slice) -> Tensor:
-            aligned, cover = aligned_views(a, gather(features, band, every), list(every))
-            return median(aligned, cover <= 0)
+            found = gather(features, band, every)
+            return median(aligned_views(a, found, list(every), share), hidden)
 
         if not in_place(*features):
             return a.expand(torch.cat([cells(band) for band in runs])).unflatten(0, images)
