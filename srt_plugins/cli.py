@@ -12,6 +12,7 @@ from .errors import SRTError
 from .evaluation.detectron2_command import add_parser as add_compare_detectron2
 from .evaluation.mmseg_command import add_parser as add_compare_mmseg
 from .evaluation.transformers_command import add_parser as add_compare_transformers
+from .evaluation.tune_command import add_parser as add_tune
 
 # Exit codes: a mistake of the caller's (also argparse's own code), anything else, Ctrl-C.
 USER_ERROR, FAILURE, INTERRUPTED = 2, 1, 130
@@ -34,6 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_compare_mmseg(frameworks)
     add_compare_detectron2(frameworks)
     add_compare_transformers(frameworks)
+    add_tune(commands)
     add_bench(commands)
     return parser
 

@@ -1,0 +1,246 @@
+"""``srt tune``: choosing settings on the command line."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+from ..core.translate import PADDINGS
+from .command import _bar, files_of
+from .depth import ALIGNMENTS
+from .detectron2_command import _quiet as quiet_detectron2
+from .files import output_folder, replacing
+from .keywords import parse_row
+from .mmseg_command import _cfg_options
+from .mmseg_command import _quiet as quiet_mmseg
+from .report import rich_table
+from .transformers_data import OF_TASK
+from .transformers_load import DTYPES
+from .transformers_load import quiet as quiet_transformers
+from .tune import Plan, Tuning
+from .tune_detectron2 import tune_detectron2
+from .tune_mmseg import tune_mmseg
+from .tune_report import conclusion, footnotes, markdown, pastes, sheet
+from .tune_transformers import tune_transformers
+
+_EPILOG = """\
+candidates: one view and --views of them, each without smoothing, with [1 2 1]/4 and [1 4 6 4 1]/16,
+and smoothed along the image in 16 strengths, at the backbone's stride and at a quarter of the patch
+where the model takes finer maps. The backbone runs once on each view of each image.
+
+examples:
+  srt tune mmseg config.py weights.pth
+  srt tune mmseg config.py weights.pth --images 10 --views 4 --complete replicate
+  srt tune mmseg config.py weights.pth --own-stride --row 'views=phases:3,smooth=3'
+  srt tune detectron2 config.yaml weights.pth --target net
+  srt tune transformers my_segformer my_data
+"""
+_JUDGING: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("min-depth", {"type": float, "metavar": "M", "help": "judge above this depth"}),
+    ("max-depth", {"type": float, "metavar": "M", "help": "judge below this depth"}),
+    ("crop", {"choices": ("eigen",), "help": "judge the usual crop of NYU's images"}),
+    ("align", {"choices": ALIGNMENTS, "help": "fit predictions to the truth of each image"}),
+    ("disparity", {"action": "store_true", "help": "the model predicts inverse depth"}),
+    ("depth-scale", {"type": float, "metavar": "N", "help": "units of depth PNGs per metre"}),
+    ("ignore-index", {"type": int, "metavar": "I", "help": "label that is not judged"}),
+    (
+        "reduce-labels",
+        {"action": argparse.BooleanOptionalAction, "help": "label 0 is unlabelled"},
+    ),
+    ("dtype", {"choices": DTYPES, "help": "of the model (default: as the weights are saved)"}),
+)
+
+
+def add_parser(commands: Any) -> None:
+    """Add ``tune`` to the commands."""
+    tune: argparse.ArgumentParser = commands.add_parser(
+        "tune", help="choose settings on a few labelled images"
+    )
+    frameworks = tune.add_subparsers(dest="framework", metavar="FRAMEWORK", required=True)
+    _add_mmseg(frameworks)
+    _add_detectron2(frameworks)
+    _add_transformers(frameworks)
+
+
+def _add_mmseg(frameworks: Any) -> None:
+    parser = _parser(frameworks, "mmseg", "a model of MMSegmentation", _run_mmseg)
+    parser.add_argument("config", help="config file; its validation data are used")
+    parser.add_argument("checkpoint", help="weights")
+    _add_options(parser)
+    _add_complete(parser)
+    parser.add_argument(
+        "--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="overrides of the config"
+    )
+
+
+def _add_detectron2(frameworks: Any) -> None:
+    parser = _parser(frameworks, "detectron2", "a model of Detectron2", _run_detectron2)
+    parser.add_argument("config", help="yacs config (.yaml) or LazyConfig (.py)")
+    parser.add_argument("checkpoint", help="weights")
+    _add_options(parser)
+    _add_complete(parser)
+    parser.add_argument("--target", metavar="PART", help="part of the backbone to ensemble")
+    parser.add_argument("--dataset", metavar="NAME", help="default: as the config says")
+    parser.add_argument(
+        "--opts", nargs="+", default=[], metavar="OPT", help="overrides in the config's own syntax"
+    )
+
+
+def _add_transformers(frameworks: Any) -> None:
+    parser = _parser(frameworks, "transformers", "a model of transformers", _run_transformers)
+    parser.add_argument("model", help="folder that save_pretrained wrote, or a name")
+    parser.add_argument("dataset", help="folder with images/ and depth/ or labels/, or scenes")
+    _add_options(parser)
+    judging = parser.add_argument_group("judging", "as in srt compare transformers")
+    for name, how in _JUDGING:
+        judging.add_argument(f"--{name}", **how)
+
+
+def _parser(frameworks: Any, name: str, text: str, run: Any) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = frameworks.add_parser(
+        name,
+        help=text,
+        description="Try many settings of SRT on a few labelled images, by the framework's own "
+        "evaluation; print all of them and the best one to paste.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--images", type=int, default=10, metavar="N", help="labelled images (default: 10)"
+    )
+    parser.add_argument(
+        "--views", type=int, default=4, metavar="N", help="forwards per image (default: 4)"
+    )
+    parser.add_argument(
+        "--own-stride", action="store_true", help="no finer maps than the backbone's own"
+    )
+    parser.add_argument(
+        "--row",
+        action="append",
+        default=[],
+        metavar="'K=V,K=V'",
+        help="one more candidate with these keywords; repeatable",
+    )
+    parser.add_argument("--out", metavar="DIR", help="write tune.json and tune.md")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
+    parser.add_argument("--device", help="cpu, cuda, ... (default: a GPU if there is one)")
+    parser.add_argument("--batch-size", type=int, metavar="N", help="default: as the config says")
+    parser.add_argument("--workers", type=int, default=0, metavar="N", help="that load data")
+    parser.add_argument(
+        "--trust-checkpoint",
+        action="store_true",
+        help="load a checkpoint that holds more than plain tensors; this can run code from it",
+    )
+
+
+def _add_complete(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--complete", choices=PADDINGS, help="how partial patches are completed, in every candidate"
+    )
+
+
+def _run_mmseg(args: argparse.Namespace, argv: list[str]) -> int:
+    own = {"complete": args.complete, "cfg_options": _cfg_options(args.cfg_options)}
+    asked = [*_given("--complete", args.complete), *_given("--cfg-options", *args.cfg_options)]
+    return _run(args, argv, tune_mmseg, files_of(args), own, asked, quiet_mmseg())
+
+
+def _run_detectron2(args: argparse.Namespace, argv: list[str]) -> int:
+    names = ("target", "complete", "dataset")
+    own = {**{name: getattr(args, name) for name in names}, "cfg_options": args.opts}
+    asked = [word for name in names for word in _given(f"--{name}", own[name])]
+    asked += _given("--opts", *args.opts)
+    return _run(args, argv, tune_detectron2, files_of(args), own, asked, quiet_detectron2())
+
+
+def _run_transformers(args: argparse.Namespace, argv: list[str]) -> int:
+    own = {name: getattr(args, name) for name in (*OF_TASK["depth"], *OF_TASK["semantic"], "dtype")}
+    asked = []
+    for name, value in own.items():
+        flag = f"--{name.replace('_', '-')}"
+        if value is False and name == "reduce_labels":
+            asked.append("--no-reduce-labels")
+        elif value is True:
+            asked.append(flag)
+        elif value is not False:
+            asked += _given(flag, value)
+    inputs = (args.model, args.dataset)
+    return _run(args, argv, tune_transformers, inputs, own, asked, quiet_transformers())
+
+
+def _given(flag: str, *values: Any) -> list[str]:
+    there = [str(value) for value in values if value is not None]
+    return [flag, *there] if there else []
+
+
+def _run(
+    args: argparse.Namespace,
+    argv: list[str],
+    tune: Callable[..., Tuning],
+    inputs: tuple[str, str],
+    own: dict[str, Any],
+    asked: list[str],
+    quiet: AbstractContextManager[None],
+) -> int:
+    """Tune, write the files, print.
+
+    Args:
+        args: parsed arguments.
+        argv: as they were given, for the record.
+        tune: function of the framework.
+        inputs: what it tunes, and on what.
+        own: keywords of its own that ``tune`` takes.
+        asked: the options that ``srt compare`` needs to run the same model on the same data.
+        quiet: while active, the framework tells nothing but errors.
+    """
+    rows = [parse_row(text) for text in args.row]
+    plan = Plan(args.images, args.views, not args.own_stride, rows)
+    out = None if args.out is None else output_folder(args.out)
+    with redirect_stdout(sys.stderr), quiet, _bar() as progress:
+        tuning = tune(
+            *inputs,
+            plan,
+            batch_size=args.batch_size,
+            workers=args.workers,
+            device=args.device,
+            seed=args.seed,
+            trust_checkpoint=args.trust_checkpoint,
+            progress=progress,
+            **own,
+        )
+    tuning.context = {"command": shlex.join(["srt", *argv]), **tuning.context, "asked": asked}
+    if out is not None:
+        tuning.save(out / "tune.json")
+        with replacing(out / "tune.md") as part:
+            part.write_text(markdown(tuning, args.framework, Path(inputs[0]).stem))
+    if args.json:
+        print(json.dumps(tuning.to_dict(), indent=2, ensure_ascii=False))
+    else:
+        _print(tuning, args.framework)
+    return 0
+
+
+def _print(tuning: Tuning, framework: str) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    table = rich_table(sheet(tuning))
+    width = console.measure(table, options=console.options.update_width(10_000)).maximum
+    console.width = max(console.width, width)
+    console.print(table, "", sep="\n")
+    console.print(footnotes(tuning), style="dim", markup=False, soft_wrap=True)
+    console.print(conclusion(tuning), style="bold", markup=False, soft_wrap=True)
+    for where, text in pastes(tuning, framework).items():
+        console.print(f"{where:16s}{text}", markup=False, soft_wrap=True)

@@ -1,0 +1,122 @@
+"""What tuning found, as text: the winner to paste, and a table of all candidates."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+from .report import Sheet
+from .tune import Tuning
+
+_FLATTERS = (
+    "Measured on the images that chose, so the gains flatter; on other images expect less. The "
+    "last line measures them on the test data."
+)
+
+
+def sheet(tuning: Tuning) -> Sheet:
+    """All candidates, the best first."""
+    comparison, main = tuning.comparison, tuning.comparison.main
+    rows = []
+    for result in tuning.ranked():
+        score = result.scores[comparison.metric]
+        chosen = "<- chosen" if result.name == tuning.best else ""
+        gains = [(score.gain, score.gain_interval)]
+        gains.append((score.gain_over_control, score.gain_over_control_interval))
+        shown = [f"{main.shown_gain(g)} {main.shown_interval(i)}".rstrip() for g, i in gains]
+        if result.name == comparison.results[0].name:
+            shown[0] = ""
+        if result.name == comparison.control:
+            shown[1] = "(best 1x)"
+        cells = [result.name, str(result.row.views), main.shown(score.value), *shown, chosen]
+        rows.append((result.row.kind, cells))
+    headers = ["candidate", "views", main.label, "gain over plain", "over best 1x", ""]
+    lower = ", lower is better" if main.lower_is_better else ""
+    title = f"{len(rows)} candidates on {comparison.images} images; {main.titled}{lower}; 95 % "
+    return Sheet(f"{title}intervals over images", headers, rows)
+
+
+def conclusion(tuning: Tuning) -> str:
+    """What was chosen and what it gains, in lines."""
+    comparison, main = tuning.comparison, tuning.comparison.main
+    best, free = comparison[tuning.best], comparison[comparison.control]
+    score = best.scores[comparison.metric]
+    if best.row.kind == "plain":
+        return f"Chosen: the plain model, {main.label} {main.shown(score.value)}."
+
+    def gain(value: float, bounds: Any) -> str:
+        return f"{main.shown_gain(value)} {main.shown_interval(bounds)}".rstrip()
+
+    lines = [
+        f"Chosen: {best.name}: {main.label} {main.shown(score.value)}, "
+        f"{gain(score.gain, score.gain_interval)} over plain."
+    ]
+    if best.row.views > 1:
+        over = gain(score.gain_over_control, score.gain_over_control_interval)
+        lines[0] = lines[0][:-1] + f", {over} over the best candidate of one view ({free.name})."
+        lines.append(f"For one forward per image, by the same ranking: {tuning.free}.")
+    return "\n".join([*lines, _FLATTERS])
+
+
+def footnotes(tuning: Tuning) -> str:
+    """How candidates are ranked, and the notes, as lines."""
+    context = tuning.context
+    lines = [
+        "Ranked by a score that is steadier than the figure on few images: classes count by the "
+        "square root of their labelled pixels, neighbouring strengths share theirs, several views "
+        "are kept unless one is clearly better (docs/tuning.md).",
+        f"{context['seconds']:.0f} s; the backbone ran {context['backbone_calls']} times and was "
+        f"recalled {context['backbone_calls_recalled']} times.",
+        *tuning.notes,
+    ]
+    return "\n".join(lines)
+
+
+def pastes(tuning: Tuning, framework: str) -> dict[str, str]:
+    """The chosen settings, ready to paste, by where they go.
+
+    Args:
+        tuning: what was found.
+        framework: ``"mmseg"``, ``"detectron2"`` or ``"transformers"``.
+    """
+    chosen, context = tuning.settings, tuning.context
+    if tuning.best == tuning.comparison.results[0].name:
+        return {}
+    words = "".join(f", {k}={v!r}" for k, v in chosen.items())
+    target = context.get("target")
+    part = f", target={target!r}" if target else ""
+    found = {"Python": f"attach(model{part}{words})"}
+    if framework == "mmseg":
+        found["MMSegmentation"] = f"custom_hooks = [dict(type='SRTHook'{words})]"
+    if framework == "detectron2":
+        keys = {**({"target": target} if target else {}), **chosen}
+        pairs = [word for k, v in keys.items() for word in (f"MODEL.SRT.{k.upper()}", str(v))]
+        found["yacs"] = shlex.join(pairs)
+    found["to measure"] = _compare(tuning, framework)
+    return found
+
+
+def _compare(tuning: Tuning, framework: str) -> str:
+    """The command that measures the chosen settings on all data."""
+    context = tuning.context
+    inputs = [context.get("config"), context.get("checkpoint")]
+    if framework == "transformers":
+        inputs = [context["model"], context["dataset"]]
+    words = ["srt", "compare", framework, *(str(one) for one in inputs)]
+    asked = context.get("asked", [])
+    row = ",".join(f"{k}={v}".replace(" ", "") for k, v in tuning.settings.items())
+    return shlex.join([*words, *asked, "--row", row])
+
+
+def markdown(tuning: Tuning, framework: str, title: str) -> str:
+    """Everything that the terminal shows, as Markdown."""
+    table = sheet(tuning)
+    lines = [table.headers, ["---"] * len(table.headers), *(cells for _, cells in table.rows)]
+    pasted = "\n".join(f"# {k}\n{v}" for k, v in pastes(tuning, framework).items())
+    parts = [f"# {title}", *conclusion(tuning).splitlines()]
+    parts += [f"```\n{pasted}\n```"] if pasted else []
+    parts += [f"{table.title}:", "\n".join(f"| {' | '.join(cells)} |" for cells in lines)]
+    parts += ["\n".join(f"- {line}" for line in footnotes(tuning).splitlines())]
+    command = tuning.context.get("command")
+    parts += [f"```\n{command}\n```"] if command else []
+    return "\n\n".join(parts) + "\n"
