@@ -42,7 +42,8 @@ class Settings:
             ``"replicate" | "reflect" | "zeros"``.
         view_batch: views per forward, or ``"auto"``.
         tolerance: run views of an image only until the relative standard error of their mean falls
-            below this; None = always all views.
+            below this, such as 0.4; None = always all views. Without ``views`` and ``level`` there
+            are then up to 16, ``"phases:4"``.
         max_views: run at most this many of the views, the first ones; None = all.
         group: processes that share the views of each image: a process group of torch.distributed,
             or ``"world"``; None = each process runs all views.
@@ -110,7 +111,7 @@ class Settings:
         number = isinstance(tolerance, Real) and not isinstance(tolerance, bool)
         if not number or not 0 <= tolerance < math.inf:
             raise ConfigError(
-                f"Expected tolerance to be None or a relative standard error >= 0, such as 0.05, "
+                f"Expected tolerance to be None or a relative standard error >= 0, such as 0.4, "
                 f"got {tolerance!r}."
             )
         if self.statistic != "mean":

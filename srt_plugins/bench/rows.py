@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import ConfigError
-from ..settings import Settings
 
 TOKEN_MEAN, PIXEL_MEAN, NAIVE = "token mean", "pixel mean", "naive loop, pixel mean"
 BLIND, GUIDED = "smooth=3", "smooth=guided"
@@ -52,7 +50,7 @@ def rows(counts: Sequence[int], blocks: int) -> list[Row]:
         counts: numbers of views.
         blocks: blocks of the backbone; 0 leaves out the rows that ensemble at one.
     """
-    smoothing = {BLIND: _BLIND, GUIDED: _GUIDED} if has_guided() else {BLIND: _BLIND}
+    smoothing = {BLIND: _BLIND, GUIDED: _GUIDED}
     made = [Row(name, "srt", 1, {**view_keywords(1), **k}) for name, k in smoothing.items()]
     ours = {**STATISTICS, **_layers(blocks), **smoothing}
     for count in counts:
@@ -60,15 +58,6 @@ def rows(counts: Sequence[int], blocks: int) -> list[Row]:
         made += [Row(name, "srt", count, {**views, **k}) for name, k in ours.items()]
         made.append(Row(NAIVE, "naive", count, views))
     return made
-
-
-def has_guided() -> bool:
-    """Whether smoothing can be guided by the image."""
-    try:
-        Settings.of(**_GUIDED)
-    except ConfigError:
-        return False
-    return True
 
 
 def _layers(blocks: int) -> dict[str, dict[str, Any]]:

@@ -37,7 +37,7 @@ _OPTIONS = (
     (
         "tolerance",
         "E",
-        "no more views of an image below this relative standard error (0.05)",
+        "no more views of an image below this relative standard error (0.4)",
     ),
     ("max-views", "N", "at most the first N of the views"),
 )

@@ -104,7 +104,7 @@ def test_figures_of_the_rows(run):
         assert row["seconds_per_image"] > 0 and row["peak_memory"] > 1 << 20
     assert rows["plain"]["gain_interval"] == [0, 0]
     ratios = [row["flops_ratio"] for row in run[2]["rows"]]
-    assert ratios[0] == 1 and all(1 <= ratio < 1.2 for ratio in ratios[1:8])
+    assert ratios[0] == 1 and all(1 <= ratio < 1.5 for ratio in ratios[1:8])
     assert all(4 < ratio < 4.5 for ratio in ratios[8:10])
     # The larger input costs what the views cost, up to rounding to whole patches.
     assert ratios[10:12] == [4, 2] and 3.3 < ratios[12] < 4.7

@@ -79,7 +79,7 @@ def test_rows_of_a_segmentor(dense_run):
     assert re.fullmatch(r"larger input, x[\d.]+ per side", larger)
     ratios = [row["flops_ratio"] for row in dense_run["rows"]]
     assert ratios[0] == 1 and all(1 <= ratio < 1.2 for ratio in ratios[1:3])
-    assert ratios[5:7] == [4, 2] and ratios[7] == pytest.approx(ratios[3], rel=0.3)
+    assert ratios[6:8] == [4, 2] and ratios[8] == pytest.approx(ratios[4], rel=0.3)
     assert dense_run["metric"] == "sem_seg/mIoU" and dense_run["images"] == IMAGES
     assert dense_run["meta_architecture"] == "SemanticSegmentor"
 

@@ -42,8 +42,9 @@ ALL = ["controls", "oe", "flip", "larger"]
 SETTINGS = {
     ROWS[1]: dict(views=[(0, 0)], smooth=3),
     ROWS[2]: dict(views=[(0, 0)], smooth=5),
+    ROWS[3]: dict(views=[(0, 0)], smooth="guided"),
     SRT: {},
-    ROWS[4]: dict(smooth=3),
+    ROWS[5]: dict(smooth=3),
 }
 
 
@@ -143,7 +144,7 @@ def test_files_and_record(root, depth, labels):
     assert labels[1]["labels"] == {"ignore_index": 255, "reduce_labels": False}
     ratios = [row["flops_ratio"] for row in depth[1]["rows"]]
     # The larger input costs what SRT costs, up to whole patches.
-    assert ratios[0] == 1 and 0.6 < ratios[-1] / ratios[3] < 1.6
+    assert ratios[0] == 1 and 0.6 < ratios[-1] / ratios[4] < 1.6
     assert labels[1]["metric"] == "mIoU" and depth[1]["metric"] == "RMSE"
     assert set(labels[1]["rows"][0]["IoU"]) == {f"LABEL_{i}" for i in range(tiny.CLASSES)}
 
