@@ -112,3 +112,70 @@ def srt(backbone, image, views, stride, padding, cell=None, size=None, cells=Non
     """The whole method for one image: translate, run, put back, aggregate."""
     features = [backbone(translate(image, dy, dx, padding, size)) for dy, dx in views]
     return aggregate(features, views, stride, cell, cells, **how)
+
+
+def guided(tokens, image, stride, size, cell, space, colour):
+    """Smoothing along the image: a joint bilateral filter of ``(C, h, w)`` tokens.
+
+    Args:
+        image: ``(c, H, W)``.
+        stride: pixels per token, the unit of ``space``.
+        size: pixels per cell of ``tokens``.
+        cell: pixels per output cell.
+        space: distance in tokens at which a weight falls to 1 / e.
+        colour: difference at which it does, in standard deviations of the image's colours.
+
+    Returns:
+        ``(C, h * size / cell, w * size / cell)``.
+    """
+    channels, h, w = tokens.shape
+    inverse = np.linalg.inv(_spread_of_colours(image))
+
+    def mean_colour(y, x, n):
+        found = [
+            image[:, min(yy, image.shape[1] - 1), min(xx, image.shape[2] - 1)]
+            for yy in range(y * n, (y + 1) * n)
+            for xx in range(x * n, (x + 1) * n)
+        ]
+        return sum(found) / n**2
+
+    reached = 3 * space * stride
+    # Input cells that begin within three times that of the middle of the input cell that
+    # the output cell lies in, and the ones next to it in any case.
+    reach = 1
+    while (reach + 0.5) * size < reached and reach < max(h, w):
+        reach += 1
+    inputs = [[mean_colour(y, x, size) for x in range(w)] for y in range(h)]
+    ratio = size // cell
+    out = np.zeros((channels, h * ratio, w * ratio))
+    for y in range(h * ratio):
+        for x in range(w * ratio):
+            own = mean_colour(y, x, cell)
+            values, exponents = [], []
+            for yy in range(max(0, y // ratio - reach), min(h, y // ratio + reach + 1)):
+                for xx in range(max(0, x // ratio - reach), min(w, x // ratio + reach + 1)):
+                    dy = (y + 0.5) * cell - (yy + 0.5) * size
+                    dx = (x + 0.5) * cell - (xx + 0.5) * size
+                    apart = own - inputs[yy][xx]
+                    exponents.append(
+                        -math.hypot(dy, dx) / (space * stride)
+                        - math.sqrt(max(0.0, apart @ inverse @ apart)) / colour
+                    )
+                    values.append(tokens[:, yy, xx])
+            # A common factor, so that not all weights vanish.
+            weights = [math.exp(e - max(exponents)) for e in exponents]
+            out[:, y, x] = sum(a * v for a, v in zip(weights, values)) / math.fsum(weights)
+    return out
+
+
+def _spread_of_colours(image):
+    """Covariance of the colours of all pixels whose values are finite, with 3 % of the mean
+    variance added to each channel's; any for an image of one colour, whose distances are zero."""
+    channels, height, width = image.shape
+    pixels = [image[:, y, x] for y in range(height) for x in range(width)]
+    pixels = [p for p in pixels if np.isfinite(p).all()]
+    if all((p == pixels[0]).all() for p in pixels):
+        return np.eye(channels)
+    mean = sum(pixels) / len(pixels)
+    covariance = sum(np.outer(p - mean, p - mean) for p in pixels) / len(pixels)
+    return covariance + 0.03 * np.trace(covariance) / channels * np.eye(channels)

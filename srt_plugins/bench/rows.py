@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-
 TOKEN_MEAN, PIXEL_MEAN, NAIVE = "token mean", "pixel mean", "naive loop, pixel mean"
 BLIND, GUIDED = "smooth=3", "smooth=guided"
 _BLIND: dict[str, Any] = {"smooth": 3}

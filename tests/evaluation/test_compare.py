@@ -22,7 +22,7 @@ from srt_plugins.evaluation.mmseg_session import Session
 from srt_plugins.evaluation.request import Request
 from srt_plugins.evaluation.rows import plan, settings_of
 
-GUIDED = "1x smoothing guided 0.9 0.5"
+GUIDED = "1x smoothing guided 0.75 0.4"
 KERNELS = ("1x smoothing [1 2 1]/4", "1x smoothing [1 4 6 4 1]/16", GUIDED)
 FREE = "1x replicate padding"
 CONTROLS = (*KERNELS, FREE, *(f"{FREE}, {name.removeprefix('1x ')}" for name in KERNELS))

@@ -30,7 +30,7 @@ from srt_plugins.evaluation.rows import plan, settings_of
 from . import detectron2_models as models
 from .detectron2_models import DATASET, IMAGES, directly
 
-GUIDED = "1x smoothing guided 0.9 0.5"
+GUIDED = "1x smoothing guided 0.75 0.4"
 CONTROLS = ("1x smoothing [1 2 1]/4", "1x smoothing [1 4 6 4 1]/16", GUIDED)
 SRT = ("SRT 4 views", "SRT 4 views + [1 2 1]/4")
 OTHERS = ["controls", "oe", "flip", "larger"]

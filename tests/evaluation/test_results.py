@@ -185,7 +185,7 @@ def test_rows_with_a_tolerance():
     assert [row.name for row in rows if row.kind == "control"] == [
         "1x smoothing [1 2 1]/4",
         "1x smoothing [1 4 6 4 1]/16",
-        "1x smoothing guided 0.9 0.5",
+        "1x smoothing guided 0.75 0.4",
     ]
     metrics = [MeanIoU(np.array([[[1.0], [2], [1], [2]]] * 3), ["a"])]
     measured = [Measured(row, metrics, {}, [0.1] * 3, 10 * row.views) for row in rows]

@@ -32,7 +32,7 @@ ROWS = [
     "plain",
     "1x smoothing [1 2 1]/4",
     "1x smoothing [1 4 6 4 1]/16",
-    "1x smoothing guided 0.9 0.5",
+    "1x smoothing guided 0.75 0.4",
     SRT,
     f"{SRT} + [1 2 1]/4",
     OE,
