@@ -1,0 +1,7 @@
+"""The tiny model and data of tests/evaluation."""
+
+from __future__ import annotations
+
+from tests.evaluation.conftest import tiny
+
+__all__ = ["tiny"]
