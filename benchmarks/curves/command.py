@@ -53,6 +53,7 @@ def arguments(argv):
     parser.add_argument("--name", help="of the files; default: the config's")
     parser.add_argument("--limit", type=int, metavar="N", help="first N images")
     parser.add_argument("--rows", nargs="+", choices=GROUPS, default=list(GROUPS), metavar="GROUP")
+    parser.add_argument("--only", metavar="REGEX", help="of those, rows whose name holds this")
     parser.add_argument("--stride", type=int, metavar="PX", help="finer stride; default: 4 or p/2")
     parser.add_argument("--guided", nargs="+", default=STRENGTHS, help="strengths of all SRT rows")
     parser.add_argument(
@@ -99,7 +100,7 @@ def run(args, argv):
         session.check()
         results = Results(path, made_by(session, Path(args.checkpoint), args.complete))
         with session.completed(args.complete):
-            rows = points(_choice(args, session), args.rows)
+            rows = points(_choice(args, session), args.rows, args.only)
             grid = min(args.grid_limit or session.images, session.images)
             like = _collected(session, rows, {"grid": grid}, results)
         tables = _tables(rows, results, like, session.images, grid, args.seed)

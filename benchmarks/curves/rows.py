@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import nullcontext
 
 from . import ours, rivals
@@ -22,11 +23,12 @@ _MAKERS = {
 }
 
 
-def points(choice, groups):
-    """All rows of some groups, the plain one first."""
+def points(choice, groups, only=None):
+    """All rows of some groups, the plain one first; with ``only``, those whose names it matches."""
     made = [Point("plain", "plain", "plain", 1, nullcontext)]
     for group in GROUPS:
         if group in groups:
             made += _MAKERS[group](choice)
     # One of each name: strengths may be given twice, in different words.
-    return list({point.name: point for point in made}.values())
+    found = {point.name: point for point in made if not only or re.search(only, point.name)}
+    return list({"plain": made[0], **found}.values())
