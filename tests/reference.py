@@ -130,6 +130,9 @@ def guided(tokens, image, stride, size, cell, space, colour):
     """
     channels, h, w = tokens.shape
     inverse = np.linalg.inv(_spread_of_colours(image))
+    # Pixels that are not finite have the mean colour of the others.
+    middle = np.mean(_finite_pixels(image), 0)[:, None, None]
+    image = np.where(np.isfinite(image).all(0), image, middle)
 
     def mean_colour(y, x, n):
         found = [
@@ -140,8 +143,8 @@ def guided(tokens, image, stride, size, cell, space, colour):
         return sum(found) / n**2
 
     reached = 3 * space * stride
-    # Input cells that begin within three times that of the middle of the input cell that
-    # the output cell lies in, and the ones next to it in any case.
+    # Input cells that begin within that of the middle of the input cell that the output cell lies
+    # in, and the ones next to it in any case.
     reach = 1
     while (reach + 0.5) * size < reached and reach < max(h, w):
         reach += 1
@@ -171,11 +174,15 @@ def guided(tokens, image, stride, size, cell, space, colour):
 def _spread_of_colours(image):
     """Covariance of the colours of all pixels whose values are finite, with 3 % of the mean
     variance added to each channel's; any for an image of one colour, whose distances are zero."""
-    channels, height, width = image.shape
-    pixels = [image[:, y, x] for y in range(height) for x in range(width)]
-    pixels = [p for p in pixels if np.isfinite(p).all()]
+    channels = len(image)
+    pixels = _finite_pixels(image)
     if all((p == pixels[0]).all() for p in pixels):
         return np.eye(channels)
     mean = sum(pixels) / len(pixels)
     covariance = sum(np.outer(p - mean, p - mean) for p in pixels) / len(pixels)
     return covariance + 0.03 * np.trace(covariance) / channels * np.eye(channels)
+
+
+def _finite_pixels(image):
+    pixels = [image[:, y, x] for y in range(image.shape[1]) for x in range(image.shape[2])]
+    return [p for p in pixels if np.isfinite(p).all()]
