@@ -31,8 +31,8 @@ from .points import GROUPS, PER_AXIS, Choice, finer_stride
 from .rows import points
 from .tables import Table
 
-STRENGTHS = ("guided", "guided:0.7:0.5")
-MORE_STRENGTHS = ("guided:0.5:0.5", "guided:1.5:0.7", "guided:1:1.4")
+STRENGTHS = ("guided", "guided:0.5:0.3")
+MORE_STRENGTHS = ("guided:0.4:0.2", "guided:0.75:0.8", "guided:1:0.6", "guided:1.5:0.8")
 COSTS = (2, 4)
 
 
