@@ -12,6 +12,10 @@ _FLATTERS = (
     "Measured on the images that chose, so the gains flatter; on other images expect less. The "
     "last line measures them on the test data."
 )
+_NO_BETTER = (
+    "On these images it is no better than that one, which costs one forward; but it is not clearly "
+    "worse either, and views were asked for. --views 1 leaves them out, more images tell more."
+)
 
 
 def sheet(tuning: Tuning) -> Sheet:
@@ -54,17 +58,20 @@ def conclusion(tuning: Tuning) -> str:
     if best.row.views > 1:
         over = gain(score.gain_over_control, score.gain_over_control_interval)
         lines[0] = lines[0][:-1] + f", {over} over the best candidate of one view ({free.name})."
+        if not score.gain_over_control > 0:
+            lines.append(_NO_BETTER)
         lines.append(f"For one forward per image, by the same ranking: {tuning.free}.")
     return "\n".join([*lines, _FLATTERS])
 
 
 def footnotes(tuning: Tuning) -> str:
     """How candidates are ranked, and the notes, as lines."""
-    context = tuning.context
+    context, metric = tuning.context, tuning.comparison.metric
+    roots = "classes count by the square root of their labelled pixels, "
     lines = [
-        "Ranked by a score that is steadier than the figure on few images: classes count by the "
-        "square root of their labelled pixels, neighbouring strengths share theirs, several views "
-        "are kept unless one is clearly better (docs/tuning.md).",
+        "Ranked by a score that is steadier than the figure on few images: "
+        f"{roots if metric.endswith('mIoU') else ''}neighbouring strengths share theirs; several "
+        "views are kept unless one is clearly better (docs/tuning.md).",
         f"{context['seconds']:.0f} s; the backbone ran {context['backbone_calls']} times and was "
         f"recalled {context['backbone_calls_recalled']} times.",
         *tuning.notes,

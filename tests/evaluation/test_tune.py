@@ -24,6 +24,7 @@ from srt_plugins.evaluation.metrics import DepthErrors, MeanIoU
 from srt_plugins.evaluation.tune import Plan
 from srt_plugins.evaluation.tune_choice import Candidate, choose, neighbour_weights, steady_scores
 from srt_plugins.evaluation.tune_mmseg import tune_mmseg
+from srt_plugins.evaluation.tune_report import conclusion, pastes
 from srt_plugins.settings import Settings
 
 ONE = [(0, 0)]
@@ -375,6 +376,12 @@ def test_detectron2(tmp_path, small):
     )
     expected = [r.mIoU for r in compared.results[-2:]]
     assert [r.mIoU for r in found.comparison.results[-2:]] == pytest.approx(expected, abs=1e-9)
+    found.best = "plain"
+    assert pastes(found, "detectron2") == {}
+    found.best = "4 views"
+    pasted = pastes(found, "detectron2")
+    assert parse_row(pasted["to measure"].rpartition("--row ")[2]) == {"views": "phases"}
+    assert pasted["yacs"].startswith("MODEL.SRT.VIEWS ")
     fewer = tune_detectron2(made.config, made.checkpoint, Plan(images=2, views=1), device="cpu")
     assert fewer.images == [1, 4] and fewer.comparison.images == 2
 
@@ -401,3 +408,6 @@ def test_transformers(tmp_path, small):
     # Errors: the lowest is the best, of several views and of one.
     values = {r.name: (r.row.views, r.RMSE) for r in found.comparison.results}
     assert found.free == min((n for n in values if values[n][0] == 1), key=lambda n: values[n][1])
+    better = values[found.best][1] < min(v for n, v in values.values() if n == 1)
+    views = values[found.best][0]
+    assert ("no better than that one" in conclusion(found)) == (views > 1 and not better)
