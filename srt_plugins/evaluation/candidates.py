@@ -10,8 +10,8 @@ from ..core.guided import Guided
 from ..core.resample import Smooth
 
 # Strengths of guided smoothing: in tokens, and in standard deviations of the image's colours.
-SPACES = (0.5, 0.7, 1.0, 1.25)
-COLOURS = (0.5, 0.7, 1.0, 1.5)
+SPACES = (0.3, 0.5, 0.75, 1.0)
+COLOURS = (0.2, 0.4, 0.7, 1.0)
 KERNELS: tuple[Smooth, ...] = (None, 3, 5)
 # Factor per step beyond the weakest and the strongest of them.
 _STEP = 1.4

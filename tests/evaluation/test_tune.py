@@ -37,7 +37,7 @@ def test_candidates_are_every_combination():
     made = grid.candidates(16, 4)
     assert made[0] == {"views": ONE}
     assert len(made) == 2 * 2 * (3 + 16)
-    assert {"views": "phases", "smooth": "guided:0.7:1", "stride": 4} in made
+    assert {"views": "phases", "smooth": "guided:0.75:0.7", "stride": 4} in made
     assert {"views": "phases", "smooth": 5} in made
     assert len({repr(one) for one in made}) == len(made)
     for one in made:
@@ -61,11 +61,11 @@ def test_the_divisor_nearest_to_a_quarter(patch, stride):
 
 def test_strengths_beyond_the_edge_only():
     known = [Guided(s, c) for s in grid.SPACES for c in grid.COLOURS]
-    assert grid.beyond(Guided(0.7, 0.7), known) == []
-    found = grid.beyond(Guided(0.7, 0.5), known)
-    assert found == [Guided(0.5, 0.36), Guided(0.7, 0.36), Guided(1.0, 0.36)]
-    corner = grid.beyond(Guided(1.25, 1.5), known)
-    assert Guided(1.75, 1.5) in corner and Guided(1.25, 2.1) in corner
+    assert grid.beyond(Guided(0.5, 0.4), known) == []
+    found = grid.beyond(Guided(0.75, 0.2), known)
+    assert found == [Guided(0.5, 0.14), Guided(0.75, 0.14), Guided(1.0, 0.14)]
+    corner = grid.beyond(Guided(1.0, 1.0), known)
+    assert Guided(1.4, 1.0) in corner and Guided(1.0, 1.4) in corner
     assert not set(corner) & set(known)
 
 
