@@ -47,12 +47,16 @@ def shown(a: Alignment, views: list[int]) -> Tensor:
 
 
 def aligned_views(
-    a: Alignment, features: Tensor, views: list[int], share: Tensor, by_blocks: bool = True
+    a: Alignment, features: Tensor, views: list[int], share: Tensor, free: bool
 ) -> Tensor:
     """``(v, c, h, w)`` to aligned cells ``(v, c, R, Q)``, each the mean of what the view shows of
-    it. ``share`` is what :func:`shown` gives.
+    it.
+
+    Args:
+        share: what :func:`shown` gives.
+        free: what :func:`in_place` says.
     """
-    blocks_y, blocks_x = (a.blocks_y, a.blocks_x) if by_blocks else ((), ())
+    blocks_y, blocks_x = (a.blocks_y, a.blocks_x) if free else ((), ())
     columns = _columns(features[:, None], pick(a.a_x, views)[:, None], blocks_x)
     down = pick(a.a_y, views)[:, None]
     parts = []
@@ -62,7 +66,8 @@ def aligned_views(
     aligned = parts[0] if len(parts) == 1 else torch.cat(parts, 2)
     if not a.in_parts:
         return aligned
-    return aligned / torch.where(share > 0, share, 1)[:, None]
+    whole = torch.where(share > 0, share, 1)[:, None]
+    return torch.div(aligned, whole, out=aligned if free else None)
 
 
 def gather(features: list[Tensor], band: slice, order: Sequence[int]) -> Tensor:

@@ -129,26 +129,27 @@ class MeanDispersion(_Streaming):
         a = self.alignment
         if self._mean is None or self._m2 is None or self._weight is None:
             mean, m2 = self._zeros(features[0]), self._zeros(features[0])
-            before = torch.zeros_like(a.coverage)
+            weight = torch.zeros_like(a.coverage)
         else:
-            mean, m2, before = self._mean.flatten(0, 1), self._m2.flatten(0, 1), self._weight
+            mean, m2, weight = self._mean.flatten(0, 1), self._m2.flatten(0, 1), self._weight
         free = in_place(mean, m2, *features)
         cells, device = a.coverage.numel(), mean.device
         step = max(1, min(len(views), band_size(device) // (cells * _CHANNELS)))
         share = shown(a, views)
         weights = pick(a.weights, views)[:, None, None] * share
-        weight = before
+        runs = []
+        for start in range(0, len(views), step):
+            run = slice(start, min(start + step, len(views)))
+            runs.append((run, weight))
+            weight = weight + weights[run].sum(0)
         for band in bands(len(mean), step * cells, device) if free else [slice(None)]:
-            merged = (mean[band], m2[band], before)
-            for start in range(0, len(views), step):
-                run = slice(start, min(start + step, len(views)))
+            of_band = mean[band], m2[band]
+            for run, before in runs:
                 found = gather(features, band, range(run.start, run.stop))
                 aligned = aligned_views(a, found, views[run], share[run], free)
-                merged = _merged(*merged, weights[run], aligned)
-            if free:
-                mean[band], m2[band], weight = merged
-            else:
-                mean, m2, weight = merged
+                of_band = _merged(*of_band, before, weights[run], aligned, free)
+            if not free:
+                mean, m2 = of_band
         self._mean, self._m2 = (t.unflatten(0, self._images) for t in (mean, m2))
         self._weight = weight
 
@@ -162,21 +163,35 @@ class MeanDispersion(_Streaming):
 
 
 def _merged(
-    mean: Tensor, m2: Tensor, weight: Tensor, weights: Tensor, aligned: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean ``(c, R, Q)``, m2 and weight ``(R, Q)`` with a run of views: aligned ``(v, c, R, Q)``,
-    their weights ``(v, R, Q)``.
+    mean: Tensor, m2: Tensor, weight: Tensor, weights: Tensor, aligned: Tensor, free: bool
+) -> tuple[Tensor, Tensor]:
+    """Mean and m2, ``(c, R, Q)``, with a run of views.
+
+    Args:
+        weight: ``(R, Q)``, of the views before.
+        weights: ``(v, R, Q)``, of the run's.
+        aligned: ``(v, c, R, Q)``.
+        free: change mean, m2 and aligned in place.
     """
+
+    def place(tensor: Tensor) -> Tensor | None:
+        return tensor if free else None
+
     tiny = torch.finfo(weights.dtype).tiny
     total = weights.sum(0)
-    run_mean = ((weights / total.clamp_min(tiny))[:, None] * aligned).sum(0)
-    both = weight + total
-    share = total / both.clamp_min(tiny)
-    delta = run_mean - mean
-    m2 = m2 + delta.square() * (weight * share)
-    if len(aligned) > 1:
-        m2 = m2 + (weights[:, None] * (aligned - run_mean).square()).sum(0)
-    return mean + delta * share, m2, both
+    share = total / (weight + total).clamp_min(tiny)
+    if len(aligned) == 1:
+        run_mean = aligned[0]
+    else:
+        run_mean = ((weights / total.clamp_min(tiny))[:, None] * aligned).sum(0)
+        spread = torch.sub(aligned, run_mean, out=place(aligned))
+        spread = torch.mul(spread, spread, out=place(spread))
+        spread = torch.mul(spread, weights[:, None], out=place(spread))
+        m2 = torch.add(m2, spread.sum(0), out=place(m2))
+    delta = torch.sub(run_mean, mean, out=place(run_mean))
+    mean = torch.addcmul(mean, delta, share, out=place(mean))
+    delta = torch.mul(delta, delta, out=place(delta))
+    return mean, torch.addcmul(m2, delta, weight * share, out=place(m2))
 
 
 class Median:
@@ -207,14 +222,15 @@ class Median:
         every = range(sum(map(len, features)))
         runs = bands(features[0].shape[1], len(every) * a.coverage.numel(), features[0].device)
 
+        free = in_place(*features)
         share = shown(a, list(every))
         hidden = Hidden(share <= 0, share.dtype)
 
         def cells(band: slice) -> Tensor:
             found = gather(features, band, every)
-            return median(aligned_views(a, found, list(every), share), hidden)
+            return median(aligned_views(a, found, list(every), share, free), hidden)
 
-        if not in_place(*features):
+        if not free:
             return a.expand(torch.cat([cells(band) for band in runs])).unflatten(0, images)
         out = a.empty(features[0][0])
         for band in runs:
