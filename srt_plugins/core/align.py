@@ -31,7 +31,8 @@ def add_views(total: Tensor, a: Alignment, features: list[Tensor], views: list[i
         columns = _columns(gather(features, slice(None), order).unflatten(0, shape), across)
         left, right = operands(down.flatten(1), _stacked(columns))
         return total + left @ right
-    for band in bands(len(total), max(total[0].numel(), features[0][0, 0].numel()), total.device):
+    each = max(a.coverage.numel(), features[0].shape[-2] * features[0].shape[-1])
+    for band in bands(len(total), each, total.device):
         found = gather(features, band, order).unflatten(0, shape)
         stacked = _stacked(_columns(found, across, a.blocks_x))
         for start, stop, first, last in a.blocks_y:

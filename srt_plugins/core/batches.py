@@ -121,7 +121,7 @@ class Batches:
             # The forward's own memory may be in use still, so that this asks for more than needed.
             fits = 2 * growth.bytes() <= _HEAD_ROOM * cuda_free(self._device)
             known.record(count, seconds, fits)
-        self._tell(count)
+        self._tell()
 
     def back_off(self, count: int) -> None:
         """Run fewer views from now on: ``count`` of them did not fit."""
@@ -142,15 +142,16 @@ class Batches:
             "other models and processes hold."
         )
 
-    def _tell(self, fits: int) -> None:
+    def _tell(self) -> None:
         """Warn once of a limit, when it is known what fits."""
+        fits = self._known.limit
         if self._backed_off and not self._known.warned:
             self._known.warned = True
             warnings.warn(
                 f"out of memory with {self._backed_off} views of {self._images} image(s) of "
                 f"{self._size[0]}x{self._size[1]} pixels per forward (view_batch="
-                f"{self._asked!r}); going on with {fits}, and remembered for images of this size. "
-                f"Give view_batch={fits} to start there.",
+                f"{self._asked!r}); going on with at most {fits}, also in later calls with images of "
+                f"this size. Give view_batch={fits} to start there.",
                 stacklevel=4,
             )
 

@@ -146,7 +146,7 @@ class Alignment:
             return _spread(cells, self.rows, self.columns)
         flat = cells.flatten(0, -3) if cells.ndim > 3 else cells
         out = self.empty(flat)
-        for band in bands(len(flat), out[0].numel(), out.device):
+        for band in bands(len(flat), out.shape[-2] * out.shape[-1], out.device):
             self.place(flat[band] if divisor is None else flat[band] / divisor, out[band])
         return out.view(*cells.shape[:-2], *out.shape[1:])
 

@@ -231,6 +231,16 @@ def test_a_pixel_field_of_many_tokens_equals_the_oracle(views, view_batch):
         assert relative_error(got[name][0], expected[name]) < 1e-6, name
 
 
+@pytest.mark.parametrize("how", [{}, {"dispersion": True}, {"statistic": "median"}])
+@pytest.mark.parametrize("stride", [None, 1])
+def test_no_images_give_no_features(how, stride):
+    def run(view, _):
+        return [Grid(torch.nn.functional.avg_pool2d(view, 4), (4, 4))]
+
+    done = ensemble(run, torch.zeros(0, 3, 8, 12), grid(1, 4), Aggregation.of(**how, stride=stride))
+    assert done.results()[0].shape == ((0, 3, 8, 12) if stride else (0, 3, 2, 3))
+
+
 @pytest.mark.parametrize("dispersion", [False, True])
 def test_running_results_count_every_view_added(dispersion):
     """Also in the middle, and where they are put back."""
