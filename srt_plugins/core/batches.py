@@ -150,8 +150,8 @@ class Batches:
             warnings.warn(
                 f"out of memory with {self._backed_off} views of {self._images} image(s) of "
                 f"{self._size[0]}x{self._size[1]} pixels per forward (view_batch="
-                f"{self._asked!r}); going on with at most {fits}, also in later calls with images of "
-                f"this size. Give view_batch={fits} to start there.",
+                f"{self._asked!r}); going on with at most {fits}, now and in later calls with "
+                f"images of this size. Give view_batch={fits} to start there.",
                 stacklevel=4,
             )
 

@@ -67,7 +67,7 @@ def test_fewer_views_are_run_where_memory_runs_out(fits, fail):
 def test_what_fits_is_remembered_for_the_shape_and_said_once():
     small, large = torch.zeros(1, 3, 16, 16), torch.zeros(1, 3, 24, 24)
     run = Limited(5)
-    with pytest.warns(UserWarning, match="with 12 views of 1 image.* 16x16.*going on with at most 3"):
+    with pytest.warns(UserWarning, match="12 views of 1 image.* 16x16.*going on with at most 3"):
         list(run_views(run, small, VIEWS, view_batch=12))
     assert run.sizes[:3] == [12, 6, 3]
     again = Limited(5)
