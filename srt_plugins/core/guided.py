@@ -79,39 +79,56 @@ class Smoother:
         how: strength.
         images: ``(B, c, H, W)``.
         stride: pixels per output cell that was asked for; None = each grid's own.
+        single: the grids come from the untranslated view alone, so that parts of a token are alike.
     """
 
-    def __init__(self, how: Guided, images: Tensor, stride: int | None) -> None:
+    def __init__(
+        self, how: Guided, images: Tensor, stride: int | None, single: bool = False
+    ) -> None:
         self._how = how
         self._guide = Guide(images)
         self._stride = stride
+        self._single = single
 
     def __call__(self, features: Tensor, stride: int) -> Tensor:
         """Features ``(B, C, h, w)`` of a grid of ``stride`` pixels per token."""
         cell = output_cell(stride, self._stride)
         size = self._how.input_cell(stride, cell)
-        return smooth(features, self._guide, self._how, stride, size, cell)
+        parts = stride // size if self._single else 1
+        alike = features[..., ::parts, ::parts]
+        return smooth(alike, self._guide, self._how, stride, size * parts, cell, parts)
 
 
 class _Weights:
-    """How much each input cell of a window counts in the output cells that share it."""
+    """How much each input cell of a window counts in the output cells that share it.
+
+    Arguments as those of :func:`smooth`; ``shape`` is ``(h, w)``.
+    """
 
     def __init__(
-        self, guide: Guide, how: Guided, stride: int, size: int, cell: int, shape: tuple[int, int]
+        self,
+        guide: Guide,
+        how: Guided,
+        stride: int,
+        size: int,
+        cell: int,
+        parts: int,
+        shape: tuple[int, int],
     ) -> None:
-        space, u = how.space * stride, size // cell
+        space, u, part = how.space * stride, size // cell, size // parts
         fine = guide.cells(cell, (shape[0] * u, shape[1] * u))
-        coarse = F.avg_pool2d(fine, u) if u > 1 else fine
-        reach = max(1, math.ceil(_REACH * space / size - 0.5))
-        self.strips = strips = Strips(shape, u, reach, fine.device)
-        self._colour = how.colour
-        self._own, self._around = strips.cells(fine), strips.windows(coarse)
+        coarse = F.avg_pool2d(fine, part // cell) if part > cell else fine
+        reach = max(1, math.ceil(_REACH * space / part - 0.5))
+        self.strips = strips = Strips(shape, u, -(-reach // parts), fine.device)
+        self._colour, self._parts = how.colour, parts
+        self._own, self._around = strips.cells(fine), strips.windows(coarse, parts=parts)
         # Finite, so that cells outside the grid, which have nothing in reach, are not NaN; what is
         # out of reach by both comes to half the least number.
         never = torch.finfo(fine.dtype).min / 4
-        square, near = strips.distances(size, cell, fine.dtype)
-        self._far = (square.sqrt() / -space).masked_fill(~near, never)
-        self._outside = strips.windows(torch.zeros_like(coarse[:, :1]), never).transpose(2, 3)
+        apart, near = strips.distances(cell, part, reach, fine.dtype)
+        self._far = (apart / -space).masked_fill(~near, never)
+        inside = torch.zeros_like(coarse[:, :1])
+        self._outside = strips.windows(inside, never, parts).transpose(2, 3)
 
     def __call__(self, some: slice, rows: slice) -> Tensor:
         """Of some strips and rows: ``(s, r, K, M)``, whose sums over K are one."""
@@ -123,11 +140,17 @@ class _Weights:
                 apart = own[:, :, c, None] - around[:, :, c, :, None]
                 square.addcmul_(apart, apart)
             total.sub_(square.sqrt_(), alpha=1 / self._colour)
-        return total.softmax(2)
+        return self.strips.merged(total.softmax(2), self._parts)
 
 
 def smooth(
-    features: Tensor, guide: Guide, how: Guided, stride: int, size: int, cell: int
+    features: Tensor,
+    guide: Guide,
+    how: Guided,
+    stride: int,
+    size: int,
+    cell: int,
+    parts: int = 1,
 ) -> Tensor:
     """Smooth a grid of features along the image.
 
@@ -138,6 +161,9 @@ def smooth(
         stride: pixels per token, the unit of ``how.space``.
         size: pixels per input cell.
         cell: pixels per output cell, a divisor of ``size``.
+        parts: parts per axis that an input cell has for its distances and colours, all with the
+            cell's features: the same as repeated features in cells of ``size // parts`` pixels,
+            which ``cell`` divides, in less time.
 
     Returns:
         ``(B, C, h * size // cell, w * size // cell)`` in the features' dtype, contiguous.
@@ -146,10 +172,10 @@ def smooth(
     u = size // cell
     with no_autocast(features.device.type):
         with torch.no_grad():
-            weights = _Weights(guide, how, stride, size, cell, (h, w))
+            weights = _Weights(guide, how, stride, size, cell, parts, (h, w))
         windows = weights.strips.windows(features)
         out = features.new_empty(batch, channels, h, u, w * u)
-        for some, rows in weights.strips.chunks(batch, channels):
+        for some, rows in weights.strips.chunks(batch, channels, parts):
             with torch.no_grad():
                 table = weights(some, rows).to(features.dtype)
             left, right = operands(windows[some, rows].flatten(0, 1), table.flatten(0, 1))

@@ -43,15 +43,26 @@ class Strips:
         self.count = max(1, shape[1] * u // cells)
         self.width = -(-shape[1] // self.count)
 
-    def windows(self, grid: Tensor, beyond: float = 0) -> Tensor:
-        """``(B, c, h, w)`` to the windows ``(B * count, h, c, K)``, with ``beyond`` outside of the
-        grid. Those of neighbouring rows share memory.
+    def windows(self, grid: Tensor, beyond: float = 0, parts: int = 1) -> Tensor:
+        """``(B, c, h * parts, w * parts)`` to the windows ``(B * count, h, c, K * parts ** 2)``,
+        with ``beyond`` outside of the grid. Those of neighbouring rows share memory.
         """
-        (ry, rx), surplus = self.reach, self.count * self.width - self.shape[1]
-        across = self.width + 2 * rx
+        ry, rx = (reach * parts for reach in self.reach)
+        width = self.width * parts
+        surplus = self.count * width - self.shape[1] * parts
+        across = width + 2 * rx
         padded = F.pad(grid, (rx, rx + surplus, ry, ry), value=beyond)
-        strips = padded.unfold(3, across, self.width).permute(0, 3, 1, 2, 4).flatten(0, 1)
-        return strips.flatten(2).unfold(2, (2 * ry + 1) * across, across).transpose(1, 2)
+        strips = padded.unfold(3, across, width).permute(0, 3, 1, 2, 4).flatten(0, 1)
+        runs = strips.flatten(2).unfold(2, (2 * ry + parts) * across, parts * across)
+        return runs.transpose(1, 2)
+
+    def merged(self, table: Tensor, parts: int) -> Tensor:
+        """Add up weights ``(s, r, K * parts ** 2, M)`` of the parts of each input cell."""
+        if parts == 1:
+            return table
+        rows, across = (n + 2 * reach for n, reach in zip((1, self.width), self.reach))
+        each = table.unflatten(2, (rows, parts, across, parts))
+        return each.sum((3, 5)).flatten(2, 3)
 
     def cells(self, grid: Tensor) -> Tensor:
         """``(B, c, h * u, w * u)`` to the output cells ``(B * count, h, c, M)`` of each window."""
@@ -68,32 +79,38 @@ class Strips:
             into = out[image, :, rows, :, place * step : (place + 1) * step]
             into.copy_(each.transpose(0, 1)[..., : into.shape[-1]])
 
-    def distances(self, size: int, cell: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Squared distance in pixels between the centres of input cells of ``size`` pixels and
-        output cells of ``cell`` pixels, ``(K, M)``, and whether they are within reach.
+    def distances(
+        self, cell: int, part: int, reach: int, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor]:
+        """Distance in pixels between the centres of the parts of input cells, of ``part`` pixels
+        each, and output cells of ``cell`` pixels, ``(K * parts ** 2, M)``; and whether they are
+        within ``reach`` parts of each other.
         """
         (dy, near_y), (dx, near_x) = (
-            self._along(reach, cells, size, cell, dtype)
-            for reach, cells in zip(self.reach, (1, self.width))
+            self._along(own, cells, cell, part, reach, dtype)
+            for own, cells in zip(self.reach, (1, self.width))
         )
         square = dy[:, None, :, None] + dx[None, :, None]
         near = near_y[:, None, :, None] & near_x[None, :, None]
-        return square.flatten(2).flatten(0, 1), near.flatten(2).flatten(0, 1)
+        return square.sqrt().flatten(2).flatten(0, 1), near.flatten(2).flatten(0, 1)
 
     def _along(
-        self, reach: int, cells: int, size: int, cell: int, dtype: torch.dtype
+        self, own: int, cells: int, cell: int, part: int, reach: int, dtype: torch.dtype
     ) -> tuple[Tensor, Tensor]:
-        """The same along one axis, ``(cells + 2 * reach, cells * u)``."""
-        inputs = torch.arange(-reach, cells + reach, device=self.device)[:, None]
+        """Squares of the same along one axis of ``cells`` input cells and ``own`` before and after
+        them.
+        """
+        parts = self.u * cell // part
+        inputs = torch.arange(-own * parts, (cells + own) * parts, device=self.device)
         outputs = torch.arange(cells * self.u, device=self.device)
-        steps = inputs - torch.div(outputs, self.u, rounding_mode="floor")
-        apart = (inputs + 0.5) * size - (outputs + 0.5) * cell
-        return apart.to(dtype).square(), steps.abs() <= reach
+        steps = inputs[:, None] - torch.div(outputs * cell, part, rounding_mode="floor")
+        apart = (inputs.to(dtype)[:, None] + 0.5) * part - (outputs.to(dtype) + 0.5) * cell
+        return apart.square(), steps.abs() <= reach
 
-    def chunks(self, batch: int, channels: int) -> Iterator[tuple[slice, slice]]:
+    def chunks(self, batch: int, channels: int, parts: int = 1) -> Iterator[tuple[slice, slice]]:
         """Which strips and rows to work on at a time."""
         (ry, rx), (height, _) = self.reach, self.shape
-        window = (2 * ry + 1) * (self.width + 2 * rx)
+        window = (2 * ry + 1) * (self.width + 2 * rx) * parts**2
         row = self.width * self.u * self.u * max(window, channels)
         most = _CHUNK_CPU if self.device.type == "cpu" else band_size(self.device)
         rows = max(1, min(height, most // row))

@@ -89,6 +89,21 @@ def test_any_grid_also_one_that_is_smaller_than_the_window(shape, space):
     torch.testing.assert_close(flat, torch.ones_like(flat))
 
 
+@pytest.mark.parametrize(
+    ("stride", "parts", "cell"), [(16, 2, 4), (16, 2, 8), (12, 3, 2), (8, 4, 1), (8, 2, 4)]
+)
+@pytest.mark.parametrize("how", [Guided(0.75, 0.4), Guided(0.5, 0.3), Guided(0.2, 1.0)], ids=str)
+@pytest.mark.parametrize("shape", [(2, 9), (3, 4)], ids=str)
+def test_parts_of_cells_are_as_good_as_cells_with_the_same_features(
+    stride, parts, cell, how, shape
+):
+    images = photo(2, shape[0] * stride - 3, shape[1] * stride)
+    features = tokens(2, 2, *shape)
+    repeated = features.repeat_interleave(parts, 2).repeat_interleave(parts, 3)
+    got = smooth(features, Guide(images), how, stride, stride, cell, parts)
+    same(got, smoothed(repeated, images, how, stride, stride // parts, cell))
+
+
 def by_distance(features, space, stride, size, cell):
     """By a colourless image, in the oracle."""
     images = torch.zeros(len(features), 1, 1, 1)
