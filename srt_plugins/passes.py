@@ -80,7 +80,7 @@ def at_outputs(state: State, call: ImageCall, views: Views) -> Any:
     state.dispersion = tuple(_spread(d) for d in accumulator.dispersions())
     results = iter(accumulator.results())
     values = kept or {}
-    join = _joined(settings, images)
+    join = _joined(settings, images, views)
     for path in selected:
         values[path] = join(forms[path], [next(results) for _ in range(forms[path].count)])
     return replace(first, lambda path, like: _like(values[path], like))
@@ -123,7 +123,7 @@ def at_layer(module: nn.Module, state: State, call: ImageCall, views: Views) -> 
     )
     results = iter(accumulator.results())
     values = {}
-    join = _joined(settings, images)
+    join = _joined(settings, images, views)
     for i, form in zip(stored, forms):
         tokens = join(form, [next(results) for _ in range(form.count)])
         values[adapter.blocks[i]] = blocks[i].but(tokens.to(blocks[i].tokens.dtype).contiguous())
@@ -142,10 +142,13 @@ def at_layer(module: nn.Module, state: State, call: ImageCall, views: Views) -> 
     return replace(output, lambda path, tensor: final[path].cropped(tensor))
 
 
-def _joined(settings: Settings, images: Tensor) -> Callable[[Form, list[Tensor]], Tensor]:
+def _joined(
+    settings: Settings, images: Tensor, views: Views
+) -> Callable[[Form, list[Tensor]], Tensor]:
     """How aggregated leaves become tensors of a form: smoothed along the images if asked for."""
     how = settings.aggregation()
-    smoother = Smoother(how.guided, images, how.stride) if how.guided else None
+    single = views.is_identity
+    smoother = Smoother(how.guided, images, how.stride, single) if how.guided else None
 
     def join(form: Form, leaves: list[Tensor]) -> Tensor:
         if smoother is not None and form.layout in LAYOUTS:
