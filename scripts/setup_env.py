@@ -19,7 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 CONSTRAINTS = ROOT / "requirements" / "constraints.txt"
-EXTRAS = "mmseg,timm,transformers,plots,dev"
+EXTRAS = "mmseg,timm,transformers,plots,show,demo,docs,dev"
 PYTHONS = ((3, 9), (3, 13))  # the pinned torch has wheels for these
 
 # What Detectron2 requires, without the upper bounds of its setup.py (installed with --no-deps).

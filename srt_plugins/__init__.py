@@ -12,6 +12,7 @@ from .errors import (
     CaptureError,
     CheckpointError,
     ConfigError,
+    MediaError,
     MissingDependencyError,
     SRTError,
 )
@@ -33,6 +34,7 @@ __all__ = [
     "CaptureError",
     "CheckpointError",
     "ConfigError",
+    "MediaError",
     "MissingDependencyError",
     "SRTError",
     "SRTWrapper",

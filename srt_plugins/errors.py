@@ -28,6 +28,10 @@ class CheckpointError(SRTError, RuntimeError):
     """A checkpoint that leaves a wrapped backbone with random weights."""
 
 
+class MediaError(SRTError, ValueError):
+    """An image or a video that cannot be read."""
+
+
 class MissingDependencyError(SRTError, ImportError):
     """An optional package that this call needs is not installed."""
 
