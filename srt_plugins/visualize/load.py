@@ -1,0 +1,87 @@
+"""Models to be looked at, by what the command line and the web page call them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError, nearest
+from ..evaluation.environment import chosen_device
+from .subject import Subject
+
+_FRAMEWORKS = ("mmseg", "detectron2")
+HOW = "timm/NAME, mmseg CONFIG CHECKPOINT, detectron2 CONFIG CHECKPOINT, or a transformers folder"
+
+
+def load_subject(
+    words: Sequence[str],
+    *,
+    device: Any = None,
+    checkpoint: str | None = None,
+    trust: bool = False,
+    options: Sequence[str] = (),
+    target: str | None = None,
+    dtype: str | None = None,
+) -> Subject:
+    """The model that some words name.
+
+    Args:
+        words: ``["timm/NAME"]``, ``["mmseg", CONFIG, CHECKPOINT]``,
+            ``["detectron2", CONFIG, CHECKPOINT]``, or ``[FOLDER]`` as ``save_pretrained`` wrote it.
+        device: torch device; None = a GPU if there is one.
+        checkpoint: weights of a timm model; None = the released ones.
+        trust: load a checkpoint that holds more than plain tensors; this runs code from it.
+        options: overrides of the config, in the framework's own syntax.
+        target: part of the backbone that SRT is for (Detectron2).
+        dtype: of a transformers model; None = as the weights are saved.
+
+    Raises:
+        SRTError: words that name no model, or a model that cannot be loaded.
+    """
+    words = list(words)
+    kind = words[0] if words else ""
+    on = chosen_device(device)
+    if kind in _FRAMEWORKS:
+        if len(words) != 3:
+            raise ConfigError(
+                f"Expected --model {kind} CONFIG CHECKPOINT, got {len(words) - 1} words after "
+                f"{kind}."
+            )
+        return _with_config(kind, words[1], words[2], on, trust, options, target)
+    if len(words) != 1:
+        raise ConfigError(f"Expected --model to be {HOW}, got {' '.join(words) or 'nothing'}.")
+    if kind.startswith("timm/"):
+        from .timm_subject import timm_subject
+
+        return timm_subject(kind.removeprefix("timm/"), on, checkpoint, trust)
+    if not Path(kind).is_dir() and kind.count("/") != 1:
+        near = nearest(kind.partition("/")[0], ("timm/NAME", *_FRAMEWORKS), 1)
+        raise ConfigError(
+            f"Expected --model to be {HOW}, got {kind!r}, which is no folder; did you mean {near}?"
+        )
+    from .transformers_subject import transformers_subject
+
+    return transformers_subject(kind, on, dtype=dtype, trust=trust)
+
+
+def _with_config(
+    kind: str,
+    config: str,
+    checkpoint: str,
+    device: Any,
+    trust: bool,
+    options: Sequence[str],
+    target: str | None,
+) -> Subject:
+    if kind == "mmseg":
+        from ..evaluation.keywords import parse_overrides
+        from .mmseg_subject import mmseg_subject
+
+        given = parse_overrides(list(options))
+        return mmseg_subject(config, checkpoint, device, trust=trust, options=given)
+    from .detectron2_subject import detectron2_subject
+
+    return detectron2_subject(
+        config, checkpoint, device, trust=trust, options=list(options), target=target
+    )

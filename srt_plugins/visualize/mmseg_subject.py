@@ -1,0 +1,150 @@
+"""Models of MMSegmentation to be looked at: segmentors and depth estimators."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import ConfigError, SRTError
+from ..evaluation.checkpoint import load_weights
+from ..evaluation.files import check_file
+from ..evaluation.mmseg_config import import_mmseg, read_config
+from .subject import Inputs, Prediction, Subject
+
+
+class MMSegSubject(Subject):
+    """A model of MMSegmentation with the test pipeline of its config."""
+
+    pipeline: Any
+
+    def inputs(self, image: np.ndarray) -> Inputs:
+        """What the backbone gets: resized by the pipeline, padded by the preprocessor."""
+        data = self._data(image)
+        preprocessor: Any = self.model.data_preprocessor
+        made = preprocessor(data, False)
+        height, width = made["data_samples"][0].metainfo["img_shape"][:2]
+        left, _, top, _ = made["data_samples"][0].metainfo.get("img_padding_size", (0, 0, 0, 0))
+        return Inputs(made["inputs"], (top, left, height, width))
+
+    def predicted(self, image: np.ndarray) -> Prediction:
+        """The framework's own prediction, at the size of the image."""
+        model: Any = self.model
+        sample = model.test_step(self._data(image))[0]
+        if "pred_depth_map" in sample:
+            return Prediction("depth", depth=sample.pred_depth_map.data[0].float().cpu().numpy())
+        return Prediction("classes", labels=sample.pred_sem_seg.data[0].cpu().numpy())
+
+    def _data(self, image: np.ndarray) -> dict[str, Any]:
+        from mmengine.dataset import pseudo_collate
+
+        # As mmcv reads images: blue first.
+        made = self.pipeline({"img": np.ascontiguousarray(image[..., ::-1])})
+        return dict(pseudo_collate([made]))
+
+
+def mmseg_subject(
+    config: str | Path,
+    checkpoint: str | Path,
+    device: torch.device,
+    *,
+    trust: bool = False,
+    options: dict[str, Any] | None = None,
+) -> MMSegSubject:
+    """A model of MMSegmentation from its config and checkpoint.
+
+    Args:
+        config: file with ``model``; its test pipeline says how images are resized, without one
+            they go in as they are.
+        checkpoint: weights.
+        device: that of the model.
+        trust: load a checkpoint that holds more than plain tensors; this runs code from it.
+        options: overrides of the config, by dotted key.
+
+    Raises:
+        ConfigError: no such file, or a config that does not build. CheckpointError: weights that
+            do not load. MissingDependencyError: MMSegmentation is not installed.
+    """
+    import_mmseg()
+    check_file("config", config)
+    check_file("checkpoint", checkpoint)
+    cfg = read_config(config, options)
+    if cfg.get("model") is None:
+        raise ConfigError(f"Expected {config} to be a config with model=dict(...), got none.")
+    try:
+        model = _built(cfg)
+        pipeline = _pipeline(cfg)
+    except SRTError:
+        raise
+    except Exception as error:
+        raise ConfigError(
+            f"Expected {config} to build with MMSegmentation, got {type(error).__name__}: "
+            f"{' '.join(str(error).split())}. Check the model and custom_imports of the config."
+        ) from error
+    loaded = load_weights(model, checkpoint, trust)
+    model.to(device)
+    classes, palette = _classes(cfg)
+    task = "depth" if type(model).__name__ == "DepthEstimator" else "classes"
+    subject = MMSegSubject(
+        Path(config).stem,
+        model,
+        task,
+        classes,
+        palette,
+        notes=[text for text in (loaded.warning(),) if text],
+    )
+    subject.pipeline = pipeline
+    return subject
+
+
+def _built(cfg: Any) -> Any:
+    from mmengine.registry import DefaultScope
+    from mmseg.registry import MODELS
+
+    # The checkpoint brings all weights: none are fetched.
+    cfg.model.pretrained = None
+    cfg.model.setdefault("train_cfg", None)
+    backbone = cfg.model.get("backbone")
+    if isinstance(backbone, dict):
+        for node in (backbone, backbone.get("backbone")):
+            if isinstance(node, dict) and isinstance(node.get("init_cfg"), dict):
+                if node["init_cfg"].get("type") == "Pretrained":
+                    node["init_cfg"] = None
+    scope = cfg.get("default_scope") or "mmseg"
+    with DefaultScope.overwrite_default_scope(scope):
+        return MODELS.build(cfg.model)
+
+
+def _pipeline(cfg: Any) -> Any:
+    """The config's test pipeline for images in memory."""
+    from mmcv.transforms import Compose
+    from mmengine.registry import DefaultScope
+
+    steps = cfg.get("test_pipeline")
+    if steps is None:
+        steps = (cfg.get("test_dataloader") or {}).get("dataset", {}).get("pipeline")
+    if steps is None:
+        steps = [{"type": "PackSegInputs"}]
+    # What loads images and labels from files; pictures come from us, and labels are not needed.
+    kept = [step for step in steps if not str(step["type"]).rpartition(".")[2].startswith("Load")]
+    with DefaultScope.overwrite_default_scope(cfg.get("default_scope") or "mmseg"):
+        return Compose([{"type": "LoadImageFromNDArray"}, *kept])
+
+
+def _classes(cfg: Any) -> tuple[list[str], np.ndarray | None]:
+    """Names and colours of the classes: the data set's, where the config names one."""
+    from mmengine.registry import DefaultScope
+    from mmseg.registry import DATASETS
+
+    node = (cfg.get("test_dataloader") or {}).get("dataset") or {}
+    own = dict(node.get("metainfo") or {})
+    kind = node.get("type")
+    if isinstance(kind, str):
+        with DefaultScope.overwrite_default_scope(cfg.get("default_scope") or "mmseg"):
+            kind = DATASETS.get(kind)
+    info = {**dict(getattr(kind, "METAINFO", {}) or {}), **own}
+    names = list(info.get("classes") or ())
+    palette = info.get("palette")
+    return names, None if palette is None else np.array(palette, dtype=np.uint8)

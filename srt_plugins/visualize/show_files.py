@@ -1,0 +1,210 @@
+"""The pictures of ``srt show`` as files."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from ..errors import ConfigError, MediaError
+from ..evaluation.files import check_file, output_folder
+from ..settings import Settings
+from .basis import Basis
+from .panels import Panel, save_picture, sheet, strip
+from .show import DEFAULT, Look, Show
+from .show_command import subject_of
+from .sources import Source, sources
+from .video import frame_count, frame_rate, write_video
+
+# Rows of a contact sheet, and the width of its panels in pixels.
+_ROWS, _THUMB = 40, 240
+
+
+def show(args: argparse.Namespace, keywords: dict[str, Any], layer: int | str | None) -> int:
+    """Make the pictures of ``srt show``, print their names.
+
+    Args:
+        args: parsed arguments.
+        keywords: settings of SRT that were given.
+        layer: block to look at, None = the output.
+
+    Returns:
+        0, or 1 where some of several images could not be read; their errors are on stderr.
+
+    Raises:
+        SRTError: nothing can be shown; nothing is written by then.
+    """
+    _check(args)
+    settings = Settings.of(**keywords) if keywords else DEFAULT
+    point = None if args.point is None else (args.point[0], args.point[1])
+    look = Look(settings, layer, args.output, point, args.panels)
+    if args.basis is not None:
+        check_file("basis", args.basis)
+    basis = None if args.basis is None else Basis.load(args.basis)
+    found = sources(args.images, args.limit, args.size)
+    out = output_folder(args.out)
+    # Whatever the frameworks print must not get between the lines of the JSON.
+    with redirect_stdout(sys.stderr):
+        subject = subject_of(args)
+        for note in subject.notes:
+            print(f"srt: note: {note}", file=sys.stderr)
+        pictures = _Pictures(args, Show(subject, look, basis), found, out)
+        pictures.fit()
+        pictures.make()
+    if args.json:
+        print(json.dumps({"views": pictures.show.views, "files": pictures.records}, indent=2))
+    else:
+        for record in pictures.records:
+            print(*record["files"], sep="\n")
+    return 1 if pictures.failed else 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    least = {"fit": 1, "columns": 1, "width": 16, "size": 16, "every": 1, "limit": 1}
+    for name, low in least.items():
+        value = getattr(args, name)
+        if value is not None and value < low:
+            raise ConfigError(f"Expected --{name} to be at least {low}, got {value}.")
+
+
+class _Pictures:
+    """Goes through images and videos and writes what is made of them."""
+
+    def __init__(
+        self, args: argparse.Namespace, show: Show, found: list[Source], out: Path
+    ) -> None:
+        self.args, self.show, self.found, self.out = args, show, found, out
+        self.suffix = ".jpg" if args.jpg else ".png"
+        self.records: list[dict[str, Any]] = []
+        self.failed: set[str] = set()
+        show.panels  # noqa: B018 - panels that the model lacks are told before anything runs
+
+    def fit(self) -> None:
+        """Fit the colours on some of the images, unless they were given."""
+        if self.show.basis is None:
+            self.show.fit(self._fitted_on(), self.args.no_background)
+        if self.args.save_basis is not None and self.show.basis is not None:
+            self.show.basis.save(self.args.save_basis)
+
+    def _fitted_on(self) -> Iterator[np.ndarray]:
+        """Images and frames, evenly spread."""
+        count = self.args.fit
+        if len(self.found) == 1 and self.found[0].moves:
+            source = self.found[0]
+            there = frame_count(source.path) or count * self.args.every
+            wanted = there if self.args.limit is None else self.args.limit * self.args.every
+            every = max(1, min(there, wanted) // count)
+            yield from source.frames(every, count)
+            return
+        step = max(1, len(self.found) // count)
+        read = 0
+        last: MediaError | None = None
+        for source in self.found[::step][:count]:
+            try:
+                yield next(source.frames()) if source.moves else source.image()
+                read += 1
+            except MediaError as error:
+                if len(self.found) == 1:
+                    raise
+                self._tell(source, error)
+                last = error
+        for source in self.found if not read else ():
+            if source.name in self.failed:
+                continue
+            try:
+                yield next(source.frames()) if source.moves else source.image()
+                return
+            except MediaError as error:
+                self._tell(source, error)
+                last = error
+        if not read and last is not None:
+            raise last
+
+    def make(self) -> None:
+        """Write the pictures of all images and videos, and a contact sheet of several images."""
+        rows: list[list[Panel]] = []
+        several = len(self.found) > 1
+        for source in tqdm(self.found, disable=None if several else True, unit="image"):
+            try:
+                if source.moves:
+                    self._video(source)
+                    continue
+                panels = self.show(source.image())
+            except MediaError as error:
+                if not several:
+                    raise
+                self._tell(source, error)
+                continue
+            self._write(source, panels)
+            if several and len(rows) < _ROWS:
+                rows.append([_small(panel, _THUMB) for panel in panels])
+        if len(rows) > 1:
+            path = self.out / f"sheet{self.suffix}"
+            save_picture(path, sheet(rows))
+            self.records.append({"name": "sheet", "files": [str(path)]})
+
+    def _write(self, source: Source, panels: list[Panel]) -> None:
+        if self.args.separate:
+            paths = [
+                self.out / f"{source.name}_{_slug(panel.title)}{self.suffix}" for panel in panels
+            ]
+            for path, panel in zip(paths, panels):
+                save_picture(path, panel.picture)
+        else:
+            paths = [self.out / f"{source.name}_show{self.suffix}"]
+            save_picture(paths[0], self._strip(panels))
+        self.records.append(
+            {
+                "name": source.name,
+                "files": [str(path) for path in paths],
+                "panels": [{"title": p.title, "note": p.note} for p in panels],
+            }
+        )
+
+    def _strip(self, panels: list[Panel]) -> np.ndarray:
+        columns = min(self.args.columns, len(panels))
+        return strip([_small(panel, self.args.width) for panel in panels], columns=columns)
+
+    def _video(self, source: Source) -> None:
+        every, limit = self.args.every, self.args.limit
+        there = frame_count(source.path)
+        total = None if there is None else -(-there // every)
+        total = limit if total is None else min(total, limit or total)
+        moving = tqdm(source.frames(every, limit), total=total, disable=None, unit="frame")
+        strips = (self._strip(self.show(frame)) for frame in moving)
+        path = self.out / f"{source.name}_show.mp4"
+        first = next(strips, None)
+        if first is None:
+            raise MediaError(f"Expected {source.path} to hold frames, got none.")
+        rate = (frame_rate(source.path) or 25) / every
+        write_video(path, itertools.chain([first], strips), rate)
+        self.records.append({"name": source.name, "files": [str(path)]})
+
+    def _tell(self, source: Source, error: MediaError) -> None:
+        if source.name not in self.failed:
+            self.failed.add(source.name)
+            print(f"srt: error: {error}", file=sys.stderr)
+
+
+def _small(panel: Panel, width: int) -> Panel:
+    """A panel of at most this width, in pixels."""
+    from .panels import resize_smooth
+
+    height, wide = panel.picture.shape[:2]
+    if wide <= width:
+        return panel
+    size = (max(1, round(height * width / wide)), width)
+    return Panel(resize_smooth(panel.picture, size), panel.title, panel.note)
+
+
+def _slug(title: str) -> str:
+    words = "".join(c if c.isalnum() else " " for c in title.lower()).split()
+    return "_".join(words)

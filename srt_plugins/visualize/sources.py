@@ -1,0 +1,113 @@
+"""Where pictures to look at come from: files, folders, videos, procedural scenes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import ConfigError
+from ..scenes import SPLIT_SEEDS, render
+from .images import expand, read_image
+from .panels import resize_smooth
+from .video import frames, is_video
+
+# Longest side of the images that are looked at, where nothing else is asked for, in pixels.
+LONGEST = 2048
+# As those of examples/demo.
+_SCENE_SIZE = (200, 312)
+
+
+@dataclass(frozen=True)
+class Source:
+    """One image, video or procedural scene.
+
+    Attributes:
+        name: for captions and file names.
+        path: file; None for a scene.
+        scene: split and number of a procedural scene.
+        longest: longest side of what is read, in pixels; larger ones are made smaller.
+    """
+
+    name: str
+    path: Path | None = None
+    scene: tuple[str, int] | None = None
+    longest: int | None = LONGEST
+
+    @property
+    def moves(self) -> bool:
+        """Whether it is a video."""
+        return self.path is not None and is_video(self.path)
+
+    def image(self) -> np.ndarray:
+        """The image, ``(H, W, 3)`` uint8 RGB.
+
+        Raises:
+            MediaError: it cannot be read.
+        """
+        if self.scene is not None:
+            split, index = self.scene
+            return render(SPLIT_SEEDS[split], index, _SCENE_SIZE).image
+        assert self.path is not None
+        return fitted(read_image(self.path), self.longest)
+
+    def frames(self, every: int = 1, limit: int | None = None) -> Iterator[np.ndarray]:
+        """The frames of a video, as images.
+
+        Args:
+            every: take the first of so many.
+            limit: at most so many.
+
+        Raises:
+            MediaError: it cannot be read.
+        """
+        assert self.path is not None
+        for frame in frames(self.path, every, limit):
+            yield fitted(frame, self.longest)
+
+
+def sources(
+    words: Sequence[str], limit: int | None = None, longest: int | None = LONGEST
+) -> list[Source]:
+    """The images and videos that some words name, each with a name of its own.
+
+    Args:
+        words: files, folders, or ``scenes[:SPLIT]`` for procedural scenes.
+        limit: at most so many.
+        longest: see :class:`Source`.
+
+    Raises:
+        MediaError: a file that does not exist, or a folder without images.
+        ConfigError: a bad split of the scenes.
+    """
+    found: list[Source] = []
+    for word in words:
+        kind, _, split = word.partition(":")
+        if kind == "scenes" and not Path(word).exists():
+            split = split or "val"
+            if split not in SPLIT_SEEDS:
+                raise ConfigError(
+                    f"Expected scenes:SPLIT with one of {', '.join(SPLIT_SEEDS)}, got {word!r}."
+                )
+            count = 1 if limit is None else limit
+            found += [Source(f"scene_{split}_{i}", None, (split, i)) for i in range(count)]
+        else:
+            found += [Source(path.stem, path, None, longest) for path in expand([word])]
+    taken: dict[str, int] = {}
+    named = []
+    for source in found[:limit]:
+        count = taken[source.name] = taken.get(source.name, 0) + 1
+        name = source.name if count == 1 else f"{source.name}_{count}"
+        named.append(Source(name, source.path, source.scene, source.longest))
+    return named
+
+
+def fitted(image: np.ndarray, longest: int | None) -> np.ndarray:
+    """An image made smaller to a longest side in pixels; smaller ones stay as they are."""
+    height, width = image.shape[:2]
+    if longest is None or max(height, width) <= longest:
+        return image
+    scale = longest / max(height, width)
+    return resize_smooth(image, (max(1, round(height * scale)), max(1, round(width * scale))))

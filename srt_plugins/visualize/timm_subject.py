@@ -1,0 +1,110 @@
+"""Backbones of timm to be looked at."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..adapters import describe
+from ..core.translate import Canvas
+from ..errors import CheckpointError, ConfigError, MissingDependencyError, nearest
+from ..evaluation.checkpoint import LoadReport, load_weights
+from .subject import Inputs, Prediction, Subject
+
+
+class Normalising(Subject):
+    """A backbone alone, which takes normalised images and predicts nothing here."""
+
+    mean: Tensor
+    std: Tensor
+
+    def inputs(self, image: np.ndarray) -> Inputs:
+        """The image in its own size, normalised, completed to whole patches by its border."""
+        height, width = image.shape[:2]
+        pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
+        made = (pixels.float().div_(255) - self.mean) / self.std
+        patch = describe(self.backbone).patch or 1
+        size = (-(-height // patch) * patch, -(-width // patch) * patch)
+        whole = Canvas(made, [(0, 0)], size, "replicate").views([(0, 0)])
+        dtype = next((p.dtype for p in self.model.parameters()), torch.float32)
+        return Inputs(whole.to(self.device, dtype), (0, 0, height, width))
+
+    def predicted(self, image: np.ndarray) -> Prediction:
+        """Nothing."""
+        return Prediction()
+
+    def normalise_by(self, mean: Any, std: Any) -> None:
+        """Set mean and standard deviation of the pixels, 3 values each in 0..1."""
+        self.mean, self.std = (
+            torch.as_tensor(v, dtype=torch.float32).reshape(1, -1, 1, 1) for v in (mean, std)
+        )
+
+
+def timm_subject(
+    name: str, device: torch.device, checkpoint: str | Path | None = None, trust: bool = False
+) -> Normalising:
+    """A backbone of timm by its name.
+
+    Args:
+        name: such as ``vit_small_patch14_dinov2.lvd142m``.
+        device: that of the model.
+        checkpoint: weights; None = the released ones, from timm's cache or its hub.
+        trust: load a checkpoint that holds more than plain tensors; this runs code from it.
+
+    Raises:
+        ConfigError: timm knows no such model; lists the near ones. CheckpointError: no weights.
+        MissingDependencyError: timm is not installed.
+    """
+    if importlib.util.find_spec("timm") is None:
+        raise MissingDependencyError(
+            "Models of timm need timm, which is not installed: pip install 'srt-plugins[timm]'."
+        )
+    import timm
+
+    if not timm.is_model(name):
+        raise ConfigError(
+            f"Expected a model of timm, got {name!r}; near ones are "
+            f"{nearest(name.partition('.')[0], timm.list_models(), 3)}. "
+            "timm.list_models('*vit*') lists more."
+        )
+    try:
+        model = _created(name, pretrained=checkpoint is None)
+    except Exception as error:
+        raise CheckpointError(
+            f"Expected the released weights of {name}, which could not be had: "
+            f"{type(error).__name__}: {' '.join(str(error).split())[:200]}. Give weights of your "
+            "own with --checkpoint FILE."
+        ) from error
+    notes = []
+    if checkpoint is not None:
+        warning = _without_classifier(load_weights(model, checkpoint, trust), model).warning()
+        notes = [warning] if warning else []
+    config = timm.data.resolve_model_data_config(model)
+    subject = Normalising(f"timm/{name}", model.to(device), notes=notes)
+    subject.normalise_by(config["mean"], config["std"])
+    return subject
+
+
+def _without_classifier(report: LoadReport, model: Any) -> LoadReport:
+    """Without the classifier's keys, which a checkpoint may hold and features do not need."""
+    names = model.pretrained_cfg.get("classifier") or ()
+    heads = tuple(f"{n}." for n in ((names,) if isinstance(names, str) else names))
+    unexpected = tuple(key for key in report.unexpected if not key.startswith(heads))
+    return LoadReport(report.missing, unexpected)
+
+
+def _created(name: str, **keywords: Any) -> Any:
+    """The model without classifier, for images of any size where it can be."""
+    import timm
+
+    for more in ({"dynamic_img_size": True}, {"strict_img_size": False}, {}):
+        try:
+            return timm.create_model(name, num_classes=0, **keywords, **more)
+        except TypeError:  # families without this option
+            continue
+    raise ConfigError(f"Expected timm to create {name}, which takes no known options.")
