@@ -103,15 +103,9 @@ def _built(cfg: Any) -> Any:
     from mmengine.registry import DefaultScope
     from mmseg.registry import MODELS
 
-    # The checkpoint brings all weights: none are fetched.
-    cfg.model.pretrained = None
     cfg.model.setdefault("train_cfg", None)
-    backbone = cfg.model.get("backbone")
-    if isinstance(backbone, dict):
-        for node in (backbone, backbone.get("backbone")):
-            if isinstance(node, dict) and isinstance(node.get("init_cfg"), dict):
-                if node["init_cfg"].get("type") == "Pretrained":
-                    node["init_cfg"] = None
+    if "pretrained" in cfg.model:
+        cfg.model.pretrained = None  # as init_model has it: the checkpoint brings the weights
     scope = cfg.get("default_scope") or "mmseg"
     with DefaultScope.overwrite_default_scope(scope):
         return MODELS.build(cfg.model)

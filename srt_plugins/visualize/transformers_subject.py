@@ -95,8 +95,8 @@ def _headless(
     except Exception as error:
         raise CheckpointError(
             f"Expected {folder} to hold a model of transformers with its image processor, got "
-            f"{type(error).__name__}: {' '.join(str(error).split())[:200]}. If pickled weights that "
-            "you trust are what is wrong, use --trust-checkpoint."
+            f"{type(error).__name__}: {' '.join(str(error).split())[:200]}. If pickled weights "
+            "that you trust are what is wrong, use --trust-checkpoint."
         ) from error
     model.to(device=device, dtype=getattr(torch, dtype) if dtype else None)
     keys = (tuple(sorted(map(str, info[f"{what}_keys"]))) for what in ("missing", "unexpected"))
