@@ -6,7 +6,9 @@ puts the feature maps back in place and averages them (Lao et al., ICML 2024, ar
 
 from __future__ import annotations
 
-from .core import views
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from .errors import (
     AdapterError,
     CaptureError,
@@ -16,16 +18,20 @@ from .errors import (
     MissingDependencyError,
     SRTError,
 )
-from .settings import Settings
-from .wrapper import (
-    SRTWrapper,
-    attach,
-    detach,
-    dispersion,
-    mean_views_used,
-    srt_enabled,
-    views_used,
-)
+
+# Imported when they are asked for: with torch, `srt --help` would take seconds.
+if TYPE_CHECKING:
+    from .core import views
+    from .settings import Settings
+    from .wrapper import (
+        SRTWrapper,
+        attach,
+        detach,
+        dispersion,
+        mean_views_used,
+        srt_enabled,
+        views_used,
+    )
 
 __version__ = "0.1.0"
 
@@ -47,3 +53,17 @@ __all__ = [
     "views",
     "views_used",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    place = {"views": "core", "Settings": "settings"}.get(name, "wrapper")
+    if name == "views":
+        import_module(".core.views", __name__)
+    found = globals()[name] = getattr(import_module(f".{place}", __name__), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

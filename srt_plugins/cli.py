@@ -1,42 +1,77 @@
-"""The command line: ``srt`` or ``python -m srt_plugins``."""
+"""The command line: ``srt`` or ``python -m srt_plugins``.
+
+``srt --help`` and ``srt --version`` import nothing heavy: of the commands only the one that is
+named is imported.
+"""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from importlib import import_module
 
 from . import __version__
-from .bench.command import add_parser as add_bench
 from .errors import SRTError
-from .evaluation.detectron2_command import add_parser as add_compare_detectron2
-from .evaluation.mmseg_command import add_parser as add_compare_mmseg
-from .evaluation.transformers_command import add_parser as add_compare_transformers
-from .evaluation.tune_command import add_parser as add_tune
+from .parser import Parser, UsageError
 
-# Exit codes: a mistake of the caller's (also argparse's own code), anything else, Ctrl-C.
+# Exit codes: a mistake of the caller's, anything else, Ctrl-C.
 USER_ERROR, FAILURE, INTERRUPTED = 2, 1, 130
 
+# Name: what the overview says of it, and where its `add_parser(commands)` is, which adds a parser
+# of this name that sets `run(args, argv)`. Its module should import torch and frameworks when it
+# runs, not before, so that its help comes at once.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "compare": (
+        "a model with and without SRT on its own test data",
+        "srt_plugins.evaluation.compare_command:add_parser",
+    ),
+    "tune": (
+        "choose settings on a few labelled images",
+        "srt_plugins.evaluation.tune_command:add_parser",
+    ),
+    "bench": (
+        "time and memory of SRT against plain forwards and a naive loop",
+        "srt_plugins.bench.command:add_parser",
+    ),
+}
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser with all subcommands; each sets ``run(args, argv)``."""
-    parser = argparse.ArgumentParser(
+_EPILOG = """\
+examples:
+  srt compare mmseg config.py weights.pth
+  srt tune mmseg config.py weights.pth
+  srt bench --quick
+
+srt COMMAND --help tells more. Exit codes: 0 done, 2 a mistake in arguments, config or checkpoint,
+1 any other failure, 130 interrupted.
+"""
+
+
+def build_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """The parser of a command line.
+
+    Args:
+        words: the command line; of the commands, the one that is its first word is complete.
+    """
+    parser = Parser(
         prog="srt",
-        description="Stochastic Resonance Transformer ensembling at test time.",
-        epilog="example: srt compare mmseg config.py weights.pth; more: srt compare mmseg --help",
+        description="Stochastic Resonance Transformer ensembling at test time, for vision "
+        "transformers that you already have.",
+        epilog=_EPILOG,
     )
     parser.add_argument("--version", action="version", version=f"srt-plugins {__version__}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    compare = commands.add_parser(
-        "compare", help="a model with and without SRT on its own test data"
-    )
-    frameworks = compare.add_subparsers(dest="framework", metavar="FRAMEWORK", required=True)
-    add_compare_mmseg(frameworks)
-    add_compare_detectron2(frameworks)
-    add_compare_transformers(frameworks)
-    add_tune(commands)
-    add_bench(commands)
+    named = next((word for word in words if not word.startswith("-")), None)
+    for name, (text, place) in COMMANDS.items():
+        if name == named:
+            module, _, function = place.partition(":")
+            getattr(import_module(module), function)(commands)
+        else:
+            commands.add_parser(name, help=text)
     return parser
 
 
@@ -44,18 +79,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; errors are one line on stderr with the next step.
 
     Returns:
-        0, 2 for a mistake in arguments, config or checkpoint, 1 for any other failure.
+        0, 2 for a mistake in arguments, config or checkpoint, 1 for any other failure, 130 where
+        it was interrupted.
     """
     given = list(sys.argv[1:] if argv is None else argv)
     # --debug may stand anywhere; subparsers would only know their own options.
     debug = "--debug" in given
     given = [word for word in given if word != "--debug"]
-    args = build_parser().parse_args(given)
     try:
-        code: int = args.run(args, given)
+        with _warnings_in_a_line():
+            code = _run(given)
+            sys.stdout.flush()
         return code
+    except BrokenPipeError:
+        # Who reads has seen enough (`| head`). Python flushes once more when it exits.
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILURE
     except SRTError as error:
-        if debug:
+        if debug and not isinstance(error, UsageError):
             raise
         return _failed(str(error), USER_ERROR)
     except KeyboardInterrupt:
@@ -66,6 +108,37 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _failed(f"{type(error).__name__}: {error} (--debug shows where)", FAILURE)
 
 
-def _failed(message: str, code: int) -> int:
-    print(f"srt: error: {' '.join(message.split())}", file=sys.stderr)
+def _run(given: list[str]) -> int:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, ValueError):  # not of a terminal or file, as in tests
+            stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    parser = build_parser(given)
+    if not given:
+        parser.print_help(sys.stderr)
+        return USER_ERROR
+    try:
+        args = parser.parse_args(given)
+    except SystemExit as done:  # --help, --version
+        return int(done.code or 0)
+    code: int = args.run(args, given)
     return code
+
+
+@contextmanager
+def _warnings_in_a_line() -> Iterator[None]:
+    """Show warnings as errors are, without the line of the source."""
+    before = warnings.formatwarning
+    warnings.formatwarning = lambda text, *_, **__: f"srt: warning: {_one_line(text)}\n"
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
+
+
+def _failed(message: str, code: int) -> int:
+    print(f"srt: error: {_one_line(message)}", file=sys.stderr)
+    return code
+
+
+def _one_line(text: object) -> str:
+    return " ".join(str(text).split())

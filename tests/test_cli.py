@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import io
+import os
 import subprocess
 import sys
+import types
+import warnings
 
 import pytest
 
 import srt_plugins
-from srt_plugins.cli import build_parser, main
+from srt_plugins.cli import COMMANDS, main
 from srt_plugins.errors import ConfigError
 from srt_plugins.evaluation.keywords import add_srt_options, given_keywords, literal, parse_row
 
@@ -79,23 +83,98 @@ def test_options_of_settings_are_complete():
     assert names <= set(vars(parser.parse_args([])))
 
 
-@pytest.mark.parametrize("argv", [[], ["compare"], ["compare", "mmseg"], ["compare", "other"]])
-def test_usage(argv, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        main(argv)
-    assert stopped.value.code == 2
-    assert "usage: srt" in capsys.readouterr().err
+@pytest.fixture
+def refused(capsys):
+    """Runs a command line that cannot be read; gives its one line on stderr."""
+
+    def run(*argv):
+        assert main(argv) == 2
+        captured = capsys.readouterr()
+        assert captured.out == "" and captured.err.count("\n") == 1
+        assert captured.err.startswith("srt: error: ")
+        return captured.err
+
+    return run
 
 
 @pytest.mark.parametrize(
-    "argv", [["--help"], ["compare", "--help"], ["compare", "mmseg", "--help"]]
+    ("argv", "text"),
+    [
+        (["compar"], "did you mean 'compare'? srt --help"),
+        (["compare"], "required: FRAMEWORK. srt compare --help"),
+        (["compare", "mmsegg"], "got 'mmsegg'; did you mean 'mmseg'? srt compare --help"),
+        (["compare", "mmseg"], "required: config, checkpoint. srt compare mmseg --help"),
+        (["compare", "mmseg", "a", "b", "--limt", "5"], "unknown option --limt; did you mean"),
+        (["compare", "mmseg", "a", "b", "c"], "unexpected arguments: c."),
+        (["compare", "mmseg", "a", "b", "--skip", "eo"], "one of controls, oe, flip, larger, got"),
+        (["tune", "detectron"], "did you mean 'detectron2'?"),
+        (["bench", "--views", "x"], "--views: invalid int value: 'x'. srt bench --help"),
+        (["--vresion"], "required: COMMAND"),
+    ],
 )
-def test_help(argv, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        build_parser().parse_args(argv)
-    assert stopped.value.code == 0
-    text = capsys.readouterr().out
-    assert ("examples:" in text) == ("mmseg" in argv)
+def test_mistakes_are_one_line(refused, argv, text):
+    assert text in refused(*argv)
+    assert text in refused("--debug", *argv)  # no traceback of what is read wrong
+
+
+def test_nothing_gives_the_overview(capsys):
+    assert main([]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and all(name in captured.err for name in (*COMMANDS, "examples:"))
+
+
+COMMAND_LINES = [
+    [],
+    ["compare"],
+    ["compare", "mmseg"],
+    ["compare", "detectron2"],
+    ["compare", "transformers"],
+    ["tune"],
+    ["tune", "mmseg"],
+    ["tune", "detectron2"],
+    ["tune", "transformers"],
+    ["bench"],
+]
+
+
+def test_help_has_examples_and_needs_no_torch():
+    """All in one process: what a command imports beside its parser would be seen at the end."""
+    code = f"""
+import contextlib, io, sys
+from srt_plugins.cli import main
+for argv in {COMMAND_LINES!r}:
+    with contextlib.redirect_stdout(io.StringIO()) as shown:
+        assert main([*argv, "--help"]) == 0
+    text = shown.getvalue()
+    example = " ".join(["  srt", *argv])
+    assert "examples:" in text and example in text.partition("examples:")[2], (argv, text)
+print([name for name in ("torch", "numpy", "rich", "matplotlib") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")
+
+
+def test_choices_are_those_of_what_runs():
+    from srt_plugins.core import translate
+    from srt_plugins.evaluation import depth, keywords, rows, transformers_load
+
+    assert keywords.PADDINGS == translate.PADDINGS
+    assert keywords.SKIPPABLE == rows.SKIPPABLE
+    assert keywords.DTYPES == transformers_load.DTYPES
+    assert keywords.ALIGNMENTS == depth.ALIGNMENTS
+
+
+def test_what_packages_offer_is_there():
+    from srt_plugins import bench, evaluation
+
+    for package in (srt_plugins, bench, evaluation):
+        for name in package.__all__:
+            assert getattr(package, name) is not None
+        with pytest.raises(AttributeError, match="no attribute 'gone'"):
+            getattr(package, "gone")  # noqa: B009
+    # Not the modules of these names.
+    assert callable(bench.measure) and callable(evaluation.tune_mmseg)
+    assert srt_plugins.views.__name__ == "srt_plugins.core.views"
 
 
 def test_as_a_module():
@@ -106,16 +185,73 @@ def test_as_a_module():
     assert done.stdout.strip() == f"srt-plugins {srt_plugins.__version__}"
 
 
-def test_other_failures_are_one_line_too(capsys, monkeypatch):
-    def fail(args, argv):
+def test_a_reader_that_stops_is_no_error():
+    code = "from srt_plugins.cli import main; import sys; sys.exit(main(['--help']))"
+    read, write = os.pipe()
+    os.close(read)
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE, env=env
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+@pytest.fixture
+def command(monkeypatch):
+    """Registers a command ``try`` that calls a function."""
+
+    def register(function):
+        module = types.ModuleType("srt_command_to_try")
+
+        def add_parser(commands):
+            commands.add_parser("try").set_defaults(run=lambda args, argv: function())
+
+        module.add_parser = add_parser
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        monkeypatch.setitem(COMMANDS, "try", ("to try", f"{module.__name__}:add_parser"))
+
+    return register
+
+
+def test_other_failures_are_one_line_too(capsys, command):
+    @command
+    def fail():
         raise KeyError("two\nlines")
 
-    parser = build_parser()
-    arguments = argparse.Namespace(run=fail)
-    monkeypatch.setattr(parser, "parse_args", lambda argv: arguments)
-    monkeypatch.setattr("srt_plugins.cli.build_parser", lambda: parser)
-    assert main([]) == 1
+    assert main(["try"]) == 1
     error = capsys.readouterr().err
     assert error.startswith("srt: error: KeyError:") and error.count("\n") == 1
     with pytest.raises(KeyError):
-        main(["--debug"])
+        main(["try", "--debug"])
+
+
+def test_interrupted(capsys, command):
+    @command
+    def wait():
+        raise KeyboardInterrupt
+
+    assert main(["try"]) == 130
+    assert capsys.readouterr().err == "srt: error: interrupted\n"
+
+
+def test_warnings_are_a_line(command):
+    @command
+    def warn():
+        warnings.warn("something\n is odd", stacklevel=1)
+        return 0
+
+    shown = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = lambda *args: shown.append(warnings.formatwarning(*args))
+        assert main(["try"]) == 0
+    assert shown == ["srt: warning: something is odd\n"]
+
+
+def test_a_terminal_without_unicode(command, monkeypatch):
+    out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", out)
+    command(lambda: print("2 × 3") or 0)
+    assert main(["try"]) == 0
+    assert out.buffer.getvalue() == b"2 ? 3\n"

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import json
 import shlex
 import sys
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from tqdm import tqdm
-
-from ..adapters import describe
 from ..errors import ConfigError
-from ..evaluation.environment import chosen_device, hardware, versions
-from ..evaluation.files import output_folder
-from ..evaluation.keywords import literal
-from .measure import measure
-from .models import build, check_model
-from .plan import DEFAULT_COUNTS, Plan
-from .plot import save_plot
-from .report import markdown
-from .results import Benchmark, Measurement
+from ..evaluation.files import output_folder, replacing
+from ..evaluation.keywords import DTYPES, literal
 
-_DTYPES = ("float32", "bfloat16", "float16")
+# What needs torch is imported when the command runs, so that its help comes at once.
+if TYPE_CHECKING:
+    import torch
+
+    from .plan import Plan
+    from .results import Measurement
+
 _EPILOG = """\
 rows, for each number of views: token mean, token mean and dispersion, median, pixel mean
 (stride=1), ensembling after a middle and after a late block, smoothing, and a naive loop; times are
@@ -58,10 +54,9 @@ def add_parser(commands: Any) -> None:
         description="Measure what SRT costs beyond its forwards on ViTs of timm with random "
         "weights; print tables and write bench.json, bench.md and bench.png.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, ...")
-    parser.add_argument("--dtype", choices=_DTYPES, help="of weights and images")
+    parser.add_argument("--dtype", choices=DTYPES, help="of weights and images")
     parser.add_argument(
         "--model", nargs="+", metavar="NAME", help="vit_small, vit_base, ..., or names of timm"
     )
@@ -73,13 +68,12 @@ def add_parser(commands: Any) -> None:
         metavar=("H", "W"),
         help="image size in pixels, whole patches; may be given several times",
     )
-    counts = " ".join(map(str, DEFAULT_COUNTS))
     parser.add_argument(
         "--views",
         nargs="+",
         type=int,
         metavar="N",
-        help=f"numbers of views (default: {counts}; 49 is the paper's level 3)",
+        help="numbers of views (default: 4 16 49; 49 is the paper's level 3)",
     )
     parser.add_argument(
         "--view-batch", default="auto", metavar="N", help="views per forward of SRT (default: auto)"
@@ -101,11 +95,19 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--out", metavar="DIR", default="work_dirs/bench", help="default: work_dirs/bench"
     )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of the tables")
     parser.set_defaults(run=run_command)
 
 
 def run_command(args: argparse.Namespace, argv: list[str]) -> int:
     """Measure, write the files, print."""
+    import torch
+
+    from ..evaluation.environment import hardware, versions
+    from .plot import save_plot
+    from .report import markdown
+    from .results import Benchmark
+
     setup = _setup(args)
     out = output_folder(args.out)
     before = torch.get_num_threads()
@@ -123,9 +125,15 @@ def run_command(args: argparse.Namespace, argv: list[str]) -> int:
     benchmark = Benchmark(made, context)
     benchmark.save(out / "bench.json")
     text = markdown(benchmark)
-    (out / "bench.md").write_text(text, encoding="utf-8")
-    print(text)
-    print(save_plot(benchmark, out / "bench.png"))
+    with replacing(out / "bench.md") as part:
+        part.write_text(text, encoding="utf-8")
+    picture = save_plot(benchmark, out / "bench.png")
+    if args.json:
+        print(json.dumps(benchmark.to_dict(), indent=2, ensure_ascii=False))
+        print(picture, file=sys.stderr)
+    else:
+        print(text)
+        print(picture)
     return 0
 
 
@@ -135,6 +143,12 @@ def _setup(args: argparse.Namespace) -> _Setup:
     Raises:
         ConfigError: see the argument that it names.
     """
+    import torch
+
+    from ..evaluation.environment import chosen_device
+    from .models import check_model
+    from .plan import DEFAULT_COUNTS, Plan
+
     device = chosen_device(None if args.device == "auto" else args.device)
     if device.type not in ("cpu", "cuda"):
         raise ConfigError(f"Expected --device to be auto, cpu or cuda, got {args.device!r}.")
@@ -172,6 +186,8 @@ def _setup(args: argparse.Namespace) -> _Setup:
 
 
 def _threads(asked: int | None) -> int:
+    import torch
+
     if asked is None:
         return torch.get_num_threads()
     if asked < 1:
@@ -181,6 +197,13 @@ def _threads(asked: int | None) -> int:
 
 def _measured(name: str, size: tuple[int, int], setup: _Setup) -> Measurement:
     """One model at one size, with a progress bar over views on a terminal."""
+    import torch
+    from tqdm import tqdm
+
+    from ..adapters import describe
+    from .measuring import measure
+    from .models import build
+
     backbone, patch = build(name, size, setup.device, setup.dtype)
     setup.plan.views(patch)
     images = torch.randn(1, 3, *size, device=setup.device, dtype=setup.dtype)

@@ -9,16 +9,16 @@ import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, redirect_stdout
 from pathlib import Path
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 from ..errors import MissingDependencyError
 from .files import check_file, output_folder, replacing
-from .keywords import add_srt_options, given_keywords, parse_row
-from .plot import save_plot
-from .report import footnotes, markdown, rich_table, sheets
-from .request import Progress
-from .results import Comparison
-from .rows import SKIPPABLE
+from .keywords import SKIPPABLE, add_srt_options, given_keywords, parse_row
+
+# What needs torch is imported when a command runs, so that its help comes at once.
+if TYPE_CHECKING:
+    from .request import Progress
+    from .results import Comparison
 
 
 def add_arguments(parser: argparse.ArgumentParser, **inputs: str) -> tuple[Any, Any]:
@@ -78,13 +78,16 @@ def run_comparison(
         own: keywords of its own that ``compare`` takes.
         quiet: while active, the framework tells nothing but errors.
     """
+    from .plot import save_plot
+    from .report import markdown
+
     asked = given_keywords(args)
     extra = [parse_row(text) for text in args.row]
     given = Path(inputs[0]).resolve()
     name = given.stem if given.is_file() else given.name
     out = output_folder(args.out or Path("work_dirs", "compare", name))
     # Whatever the frameworks print must not get between the lines of the JSON.
-    with redirect_stdout(sys.stderr), quiet, _bar() as progress:
+    with redirect_stdout(sys.stderr), quiet, progress_bar() as progress:
         comparison = compare(
             *inputs,
             [asked] if asked else None,
@@ -102,7 +105,7 @@ def run_comparison(
     comparison.context = {"command": shlex.join(["srt", *argv]), **comparison.context}
     comparison.save(out / "compare.json")
     with replacing(out / "compare.md") as part:
-        part.write_text(markdown(comparison, name))
+        part.write_text(markdown(comparison, name), encoding="utf-8")
     picture = save_plot(comparison, out / "compare.png", name)
     if args.json:
         print(json.dumps(comparison.to_dict(), indent=2, ensure_ascii=False))
@@ -128,6 +131,8 @@ def print_comparison(comparison: Comparison) -> None:
     """Print its tables, footnotes and conclusion on stdout."""
     from rich.console import Console
 
+    from .report import footnotes, rich_table, sheets
+
     console = Console(highlight=False)
     tables = [rich_table(sheet) for sheet in sheets(comparison)]
     # In a narrower terminal lines break, but no figure is cut off.
@@ -144,7 +149,7 @@ _ENDLESS = 10_000
 
 
 @contextmanager
-def _bar() -> Iterator[Progress]:
+def progress_bar() -> Iterator[Progress]:
     """One progress bar over rows times images, on stderr."""
     try:
         from rich.console import Console

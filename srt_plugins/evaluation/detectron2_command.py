@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ..core.translate import PADDINGS
 from .command import add_arguments, files_of, run_comparison
-from .detectron2_compare import compare_detectron2
+from .keywords import PADDINGS
 
 _EPILOG = """\
 rows, each one run of Detectron2's own test loop on the same images:
@@ -43,12 +42,11 @@ def add_parser(frameworks: Any) -> None:
         description="Run a model with and without SRT, and with what SRT must beat, on the test "
         "data of its config; print tables and write compare.json, compare.md and compare.png.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     rows, run = add_arguments(
         parser,
-        config="yacs config (.yaml), or LazyConfig (.py) with model, dataloader.test and "
-        "dataloader.evaluator",
+        config="yacs config (.yaml), or LazyConfig (.py), whose code runs, with model, "
+        "dataloader.test and dataloader.evaluator",
         checkpoint="weights",
     )
     rows.add_argument(
@@ -79,17 +77,19 @@ def add_parser(frameworks: Any) -> None:
 
 def run_command(args: argparse.Namespace, argv: list[str]) -> int:
     """Compare, write the files, print."""
+    from .detectron2_compare import compare_detectron2
+
     own = {
         "dataset": args.dataset,
         "target": args.target,
         "complete": args.complete,
         "cfg_options": args.opts,
     }
-    return run_comparison(args, argv, compare_detectron2, files_of(args), own, _quiet())
+    return run_comparison(args, argv, compare_detectron2, files_of(args), own, quiet())
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without Detectron2's logs and deprecation warnings."""
     loggers = [logging.getLogger(name) for name in ("detectron2", "fvcore", "iopath")]
     before = [logger.level for logger in loggers]

@@ -8,7 +8,13 @@ import re
 from typing import Any
 
 from ..errors import ConfigError
-from ..settings import Settings
+
+# As .rows, core.translate, .transformers_load and .depth have them (a test holds them to that):
+# the parser of a command imports none of those.
+SKIPPABLE = ("controls", "oe", "flip", "larger")
+PADDINGS = ("replicate", "reflect", "zeros")
+DTYPES = ("float32", "bfloat16", "float16")
+ALIGNMENTS = ("none", "median", "scale_shift")
 
 # A comma ends an item only where another `name=` follows, so that lists may hold commas.
 _ITEMS = re.compile(r",\s*(?=[A-Za-z_]\w*\s*=)")
@@ -66,17 +72,43 @@ def parse_row(text: str) -> dict[str, Any]:
                 f"{text!r}."
             )
         found[name.strip().replace("-", "_")] = literal(value)
-    Settings.of(**found)
+    _check(found)
     return found
 
 
-def add_srt_options(parser: argparse.ArgumentParser) -> None:
-    """The SRT keywords as options."""
-    group = parser.add_argument_group(
-        "SRT", "settings of the SRT row; without any: 4 views, and 4 views with smoothing [1 2 1]/4"
-    )
+def parse_overrides(pairs: list[str]) -> dict[str, Any]:
+    """``["model.type=Some", "a.b=true"]`` as values by dotted key.
+
+    Raises:
+        ConfigError: not of that form.
+    """
+    found = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"Expected --cfg-options to be KEY=VALUE, got {pair!r}.")
+        found[key] = {"true": True, "false": False, "none": None}.get(value.lower(), literal(value))
+    return found
+
+
+def add_srt_options(
+    parser: argparse.ArgumentParser,
+    about: str = "settings of the SRT row; without any: 4 views, and 4 views with smoothing "
+    "[1 2 1]/4",
+    rows: bool = True,
+) -> None:
+    """The SRT keywords as options.
+
+    Args:
+        parser: gets them.
+        about: what they are settings of.
+        rows: also ``--row``, for more of them.
+    """
+    group = parser.add_argument_group("SRT", about)
     for name, value, text in _OPTIONS:
         group.add_argument(f"--{name}", metavar=value, help=text)
+    if not rows:
+        return
     group.add_argument(
         "--row",
         action="append",
@@ -90,5 +122,11 @@ def given_keywords(args: argparse.Namespace) -> dict[str, Any]:
     """The SRT keywords that were given as options, checked."""
     names = [name.replace("-", "_") for name, _, _ in _OPTIONS]
     given = {n: literal(getattr(args, n)) for n in names if getattr(args, n) is not None}
-    Settings.of(**given)
+    _check(given)
     return given
+
+
+def _check(keywords: dict[str, Any]) -> None:
+    from ..settings import Settings  # torch, which help does not need
+
+    Settings.of(**keywords)

@@ -8,11 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from ..core.translate import PADDINGS
-from ..errors import ConfigError
 from .command import add_arguments, files_of, run_comparison
-from .keywords import literal
-from .mmseg_compare import compare_mmseg
+from .keywords import PADDINGS, parse_overrides
 
 _EPILOG = """\
 rows, each one run of MMSegmentation's own test loop on the same images:
@@ -48,11 +45,10 @@ def add_parser(frameworks: Any) -> None:
         description="Run a model with and without SRT, and with what SRT must beat, on the test "
         "data of its config; print a table and write compare.json, compare.md and compare.png.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     rows, run = add_arguments(
         parser,
-        config="config file with test_dataloader and test_evaluator",
+        config="config file with test_dataloader and test_evaluator; its code runs",
         checkpoint="weights",
     )
     rows.add_argument(
@@ -69,12 +65,14 @@ def add_parser(frameworks: Any) -> None:
 
 def run_command(args: argparse.Namespace, argv: list[str]) -> int:
     """Compare, write the files, print."""
-    own = {"complete": args.complete, "cfg_options": _cfg_options(args.cfg_options)}
-    return run_comparison(args, argv, compare_mmseg, files_of(args), own, _quiet())
+    from .mmseg_compare import compare_mmseg
+
+    own = {"complete": args.complete, "cfg_options": parse_overrides(args.cfg_options)}
+    return run_comparison(args, argv, compare_mmseg, files_of(args), own, quiet())
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without the frameworks' deprecation warnings and notices; ours and torch's stay."""
     with suppress(ImportError):
         from mmengine.logging import MMLogger
@@ -83,13 +81,3 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"mm(cv|engine|seg)\b")
         yield
-
-
-def _cfg_options(pairs: list[str]) -> dict[str, Any]:
-    found = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals or not key:
-            raise ConfigError(f"Expected --cfg-options to be KEY=VALUE, got {pair!r}.")
-        found[key] = {"true": True, "false": False, "none": None}.get(value.lower(), literal(value))
-    return found

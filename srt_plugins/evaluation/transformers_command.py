@@ -6,10 +6,7 @@ import argparse
 from typing import Any
 
 from .command import add_arguments, run_comparison
-from .depth import ALIGNMENTS
-from .transformers_compare import compare_transformers
-from .transformers_data import OF_TASK
-from .transformers_load import DTYPES, quiet
+from .keywords import ALIGNMENTS, DTYPES
 
 _EPILOG = """\
 rows, each the model on the same images, prepared and post-processed by its image processor:
@@ -52,7 +49,6 @@ def add_parser(frameworks: Any) -> None:
         description="Run a model with and without SRT, and with what SRT must beat, on labelled "
         "images; print a table and write compare.json, compare.md and compare.png.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _, run = add_arguments(
         parser,
@@ -102,6 +98,10 @@ def add_parser(frameworks: Any) -> None:
 
 def run_command(args: argparse.Namespace, argv: list[str]) -> int:
     """Compare, write the files, print."""
+    from .transformers_compare import compare_transformers
+    from .transformers_data import OF_TASK
+    from .transformers_load import quiet
+
     own = {name: getattr(args, name) for name in (*OF_TASK["depth"], *OF_TASK["semantic"], "dtype")}
     return run_comparison(
         args, argv, compare_transformers, (args.model, args.dataset), own, quiet()

@@ -9,25 +9,16 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..core.translate import PADDINGS
-from .command import _bar, files_of
-from .depth import ALIGNMENTS
-from .detectron2_command import _quiet as quiet_detectron2
+from . import detectron2_command, mmseg_command
+from .command import files_of, progress_bar
 from .files import output_folder, replacing
-from .keywords import parse_row
-from .mmseg_command import _cfg_options
-from .mmseg_command import _quiet as quiet_mmseg
-from .report import rich_table
-from .transformers_data import OF_TASK
-from .transformers_load import DTYPES
-from .transformers_load import quiet as quiet_transformers
-from .tune import Plan, Tuning
-from .tune_detectron2 import tune_detectron2
-from .tune_mmseg import tune_mmseg
-from .tune_report import conclusion, footnotes, markdown, pastes, sheet
-from .tune_transformers import tune_transformers
+from .keywords import ALIGNMENTS, DTYPES, PADDINGS, parse_overrides, parse_row
+
+# What needs torch is imported when a command runs, so that its help comes at once.
+if TYPE_CHECKING:
+    from .tune import Tuning
 
 _EPILOG = """\
 candidates: one view and --views of them, each without smoothing, with [1 2 1]/4 and [1 4 6 4 1]/16,
@@ -40,6 +31,14 @@ examples:
   srt tune mmseg config.py weights.pth --own-stride --row 'views=phases:3,smooth=3'
   srt tune detectron2 config.yaml weights.pth --target net
   srt tune transformers my_segformer my_data
+"""
+_OVERVIEW = """\
+examples:
+  srt tune mmseg config.py weights.pth
+  srt tune detectron2 config.yaml weights.pth
+  srt tune transformers my_segformer my_data
+
+srt tune FRAMEWORK --help tells more.
 """
 _JUDGING: tuple[tuple[str, dict[str, Any]], ...] = (
     ("min-depth", {"type": float, "metavar": "M", "help": "judge above this depth"}),
@@ -60,7 +59,10 @@ _JUDGING: tuple[tuple[str, dict[str, Any]], ...] = (
 def add_parser(commands: Any) -> None:
     """Add ``tune`` to the commands."""
     tune: argparse.ArgumentParser = commands.add_parser(
-        "tune", help="choose settings on a few labelled images"
+        "tune",
+        help="choose settings on a few labelled images",
+        description="Try many settings of SRT on a few images and print the best to paste.",
+        epilog=_OVERVIEW,
     )
     frameworks = tune.add_subparsers(dest="framework", metavar="FRAMEWORK", required=True)
     _add_mmseg(frameworks)
@@ -109,7 +111,6 @@ def _parser(frameworks: Any, name: str, text: str, run: Any) -> argparse.Argumen
         description="Try many settings of SRT on a few labelled images, by the framework's own "
         "evaluation; print all of them and the best one to paste.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(run=run)
     return parser
@@ -152,20 +153,28 @@ def _add_complete(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_mmseg(args: argparse.Namespace, argv: list[str]) -> int:
-    own = {"complete": args.complete, "cfg_options": _cfg_options(args.cfg_options)}
+    from .mmseg_tune import tune_mmseg
+
+    own = {"complete": args.complete, "cfg_options": parse_overrides(args.cfg_options)}
     asked = [*_given("--complete", args.complete), *_given("--cfg-options", *args.cfg_options)]
-    return _run(args, argv, tune_mmseg, files_of(args), own, asked, quiet_mmseg())
+    return _run(args, argv, tune_mmseg, files_of(args), own, asked, mmseg_command.quiet())
 
 
 def _run_detectron2(args: argparse.Namespace, argv: list[str]) -> int:
+    from .detectron2_tune import tune_detectron2
+
     names = ("target", "complete", "dataset")
     own = {**{name: getattr(args, name) for name in names}, "cfg_options": args.opts}
     asked = [word for name in names for word in _given(f"--{name}", own[name])]
     asked += _given("--opts", *args.opts)
-    return _run(args, argv, tune_detectron2, files_of(args), own, asked, quiet_detectron2())
+    return _run(args, argv, tune_detectron2, files_of(args), own, asked, detectron2_command.quiet())
 
 
 def _run_transformers(args: argparse.Namespace, argv: list[str]) -> int:
+    from .transformers_data import OF_TASK
+    from .transformers_load import quiet
+    from .transformers_tune import tune_transformers
+
     own = {name: getattr(args, name) for name in (*OF_TASK["depth"], *OF_TASK["semantic"], "dtype")}
     asked = []
     for name, value in own.items():
@@ -177,7 +186,7 @@ def _run_transformers(args: argparse.Namespace, argv: list[str]) -> int:
         elif value is not False:
             asked += _given(flag, value)
     inputs = (args.model, args.dataset)
-    return _run(args, argv, tune_transformers, inputs, own, asked, quiet_transformers())
+    return _run(args, argv, tune_transformers, inputs, own, asked, quiet())
 
 
 def _given(flag: str, *values: Any) -> list[str]:
@@ -205,10 +214,13 @@ def _run(
         asked: the options that ``srt compare`` needs to run the same model on the same data.
         quiet: while active, the framework tells nothing but errors.
     """
+    from .tune import Plan
+    from .tune_report import markdown
+
     rows = [parse_row(text) for text in args.row]
     plan = Plan(args.images, args.views, not args.own_stride, rows)
     out = None if args.out is None else output_folder(args.out)
-    with redirect_stdout(sys.stderr), quiet, _bar() as progress:
+    with redirect_stdout(sys.stderr), quiet, progress_bar() as progress:
         tuning = tune(
             *inputs,
             plan,
@@ -224,7 +236,9 @@ def _run(
     if out is not None:
         tuning.save(out / "tune.json")
         with replacing(out / "tune.md") as part:
-            part.write_text(markdown(tuning, args.framework, Path(inputs[0]).stem))
+            part.write_text(
+                markdown(tuning, args.framework, Path(inputs[0]).stem), encoding="utf-8"
+            )
     if args.json:
         print(json.dumps(tuning.to_dict(), indent=2, ensure_ascii=False))
     else:
@@ -234,6 +248,9 @@ def _run(
 
 def _print(tuning: Tuning, framework: str) -> None:
     from rich.console import Console
+
+    from .report import rich_table
+    from .tune_report import conclusion, footnotes, pastes, sheet
 
     console = Console(highlight=False)
     table = rich_table(sheet(tuning))

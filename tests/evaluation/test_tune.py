@@ -21,9 +21,9 @@ from srt_plugins.evaluation.depth import FIGURES
 from srt_plugins.evaluation.keywords import parse_row
 from srt_plugins.evaluation.memory import remembering, remembering_items
 from srt_plugins.evaluation.metrics import DepthErrors, MeanIoU
+from srt_plugins.evaluation.mmseg_tune import tune_mmseg
 from srt_plugins.evaluation.tune import Plan
 from srt_plugins.evaluation.tune_choice import Candidate, choose, neighbour_weights, steady_scores
-from srt_plugins.evaluation.tune_mmseg import tune_mmseg
 from srt_plugins.evaluation.tune_report import conclusion, pastes
 from srt_plugins.settings import Settings
 
@@ -360,7 +360,7 @@ def test_mistakes(tiny, capsys, options, text):
 def test_detectron2(tmp_path, small):
     pytest.importorskip("detectron2", reason="needs Detectron2 (make setup DETECTRON2=...)")
     from srt_plugins.evaluation import compare_detectron2
-    from srt_plugins.evaluation.tune_detectron2 import tune_detectron2
+    from srt_plugins.evaluation.detectron2_tune import tune_detectron2
 
     from . import detectron2_models as models
 
@@ -389,7 +389,7 @@ def test_detectron2(tmp_path, small):
 def test_transformers(tmp_path, small):
     pytest.importorskip("transformers", reason="transformers is not installed")
     from srt_plugins.evaluation import compare_transformers
-    from srt_plugins.evaluation.tune_transformers import tune_transformers
+    from srt_plugins.evaluation.transformers_tune import tune_transformers
 
     from . import transformers_models as models
 
