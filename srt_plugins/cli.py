@@ -29,6 +29,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "a model with and without SRT on its own test data",
         "srt_plugins.evaluation.compare_command:add_parser",
     ),
+    "show": (
+        "pictures of features, uncertainty and predictions",
+        "srt_plugins.visualize.show_command:add_parser",
+    ),
     "tune": (
         "choose settings on a few labelled images",
         "srt_plugins.evaluation.tune_command:add_parser",
@@ -42,6 +46,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 _EPILOG = """\
 examples:
   srt compare mmseg config.py weights.pth
+  srt show street.jpg --model timm/vit_small_patch14_dinov2.lvd142m
   srt tune mmseg config.py weights.pth
   srt bench --quick
 

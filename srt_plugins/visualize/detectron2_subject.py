@@ -12,10 +12,7 @@ import torch
 from ..errors import ConfigError, SRTError
 from ..evaluation.detectron2_config import Options, import_detectron2, read_config
 from ..evaluation.files import check_file
-from .subject import Inputs, Prediction, Subject
-
-# Instances below this score are not drawn; what Detectron2's demo takes.
-SCORE = 0.5
+from .subject import SCORE, Inputs, Prediction, Subject
 
 
 class Detectron2Subject(Subject):

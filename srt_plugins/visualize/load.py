@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,24 @@ def load_subject(
     from .transformers_subject import transformers_subject
 
     return transformers_subject(kind, on, dtype=dtype, trust=trust)
+
+
+def quiet(words: Sequence[str]) -> AbstractContextManager[None]:
+    """While active, the framework of the model that some words name tells nothing but errors."""
+    kind = words[0] if words else ""
+    if kind == "mmseg":
+        from ..evaluation import mmseg_command
+
+        return mmseg_command.quiet()
+    if kind == "detectron2":
+        from ..evaluation import detectron2_command
+
+        return detectron2_command.quiet()
+    if kind.startswith("timm/"):
+        return nullcontext()
+    from ..evaluation import transformers_load
+
+    return transformers_load.quiet()
 
 
 def _with_config(

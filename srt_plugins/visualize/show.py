@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+from torch import Tensor
 
+from ..adapters import describe
 from ..errors import ConfigError, nearest
 from ..settings import Settings
-from . import overlay
+from ..state import chosen_views
 from .basis import Basis
-from .colours import heat, palette, robust_range
+from .before_after import before_after, colours_of
+from .colours import Scale, heat, robust_range
 from .features import Features, Map
-from .panels import Panel, resize_nearest, resize_smooth
-from .similarity import cosine_to_point
-from .subject import Inputs, Prediction, Subject
+from .marks import marked
+from .overlay import key_of
+from .panels import Key, Panel, resize_smooth
+from .subject import Inputs, Subject
 
 PANELS = ("image", "tokens", "srt", "dispersion", "similarity", "before", "after", "changed")
 # 16 views: every quarter of a patch, smooth to look at; the product's default is 4.
@@ -29,14 +34,14 @@ class Look:
     Attributes:
         settings: of SRT, in features and predictions.
         layer: block to look at, and where SRT is; None = the backbone's last output.
-        output: which output of the backbone, counted among its token grids.
+        output: which output of the backbone; see :class:`.features.Features`.
         point: ``(y, x)`` in pixels of the image whose feature all others are compared with.
         panels: what to show, some of :data:`PANELS`; None = all that the model has.
     """
 
     settings: Settings = DEFAULT
     layer: int | str | None = None
-    output: int = -1
+    output: int | str | None = None
     point: tuple[int, int] | None = None
     panels: Sequence[str] | None = None
 
@@ -52,6 +57,23 @@ class Look:
                 "Expected a point to compare features with for the panel similarity, got none; "
                 "give --point Y X."
             )
+
+
+@dataclass
+class Shown:
+    """What there is to see of an image.
+
+    Attributes:
+        panels: in the order of :data:`PANELS`, each with its name; pictures have the size of the
+            image.
+        key: colours of the classes; None where there are none.
+        figures: what the pictures say in numbers: ``dispersion``, its mean over the image;
+            ``changed``, the share of pixels whose class differs with SRT.
+    """
+
+    panels: list[tuple[str, Panel]] = field(default_factory=list)
+    key: Key | None = None
+    figures: dict[str, float] = field(default_factory=dict)
 
 
 class Show:
@@ -80,7 +102,9 @@ class Show:
             dispersion=settings.statistic == "mean",
         )
         self._settings = settings if look.layer is None else replace(settings, layer=look.layer)
-        self._palette = subject.palette
+        # Of the colours of dispersion, where pictures are frames.
+        self._range: tuple[float, float] | None = None
+        self._keeps = False
 
     @property
     def panels(self) -> tuple[str, ...]:
@@ -108,61 +132,86 @@ class Show:
             images: ``(H, W, 3)`` uint8 RGB.
             without_background: colours for what the first component tells from the background.
         """
-        grids = (self._plain(self.subject.inputs(image)).values for image in images)
+        grids = (self._tokens(image) for image in images)
         self.basis = Basis.fit(grids, without_background=without_background)
         return self.basis
 
-    def __call__(self, image: np.ndarray) -> list[Panel]:
-        """The panels of an image, ``(H, W, 3)`` uint8 RGB, each of its size."""
+    def _tokens(self, image: np.ndarray) -> Tensor:
+        """Plain tokens ``(1, D, h, w)`` that show the image, without those of padding."""
+        given = self.subject.inputs(image)
+        found = self.features.plain(given.images)
+        top, left, height, width = given.shown
+        y, x = found.stride
+        rows = slice(top // y, -(-(top + height) // y))
+        return found.values[..., rows, slice(left // x, -(-(left + width) // x))]
+
+    @contextmanager
+    def steady(self) -> Iterator[None]:
+        """While active, dispersion has the colours that it has in the first image."""
+        self._range, self._keeps = None, True
+        try:
+            yield
+        finally:
+            self._keeps = False
+
+    def whole_key(self) -> Key | None:
+        """The legend of all classes of a model that tells classes, None for others."""
+        if self.subject.task != "classes" or not self.subject.classes:
+            return None
+        if not {"before", "after"} & set(self.panels):
+            return None
+        names = list(self.subject.classes)
+        return key_of(np.arange(len(names))[None], names, colours_of(self.subject, len(names)))
+
+    def __call__(self, image: np.ndarray) -> Shown:
+        """What there is to see of an image, ``(H, W, 3)`` uint8 RGB."""
         names = self.panels
         if self.basis is None:
             self.fit([image])
-        made: dict[str, list[Panel]] = {}
+        shown = Shown()
         given = self.subject.inputs(image)
-        size = image.shape[:2]
+        size = (image.shape[0], image.shape[1])
+        made: dict[str, list[Panel]] = {}
         if "image" in names:
-            made["image"] = [self._image(image)]
+            point = self.look.point
+            made["image"] = [Panel(image if point is None else marked(image, point), "image")]
         if "tokens" in names:
-            made["tokens"] = [self._coloured("plain tokens", self._plain(given), given, size)]
+            found = self.features.plain(given.images, self.basis)
+            made["tokens"] = [self._coloured("plain tokens", found, given, size)]
         if "srt" in names or "dispersion" in names:
             found = self.features.ensembled(given.images, self._seen, self.basis)
             made["srt"] = [self._coloured(f"SRT, {self.views}", found, given, size)]
             if found.dispersion is not None:
-                made["dispersion"] = [self._dispersion(found, given, size)]
+                made["dispersion"] = [self._dispersion(found, given, size, shown)]
         if "similarity" in names:
             made["similarity"] = self._similar(given, size)
         if {"before", "after", "changed"} & set(names):
-            made.update(self._predictions(image))
-        return [panel for name in names for panel in made.get(name, [])]
+            made.update(self._predictions(image, shown))
+        shown.panels = [(name, panel) for name in names for panel in made.get(name, [])]
+        return shown
 
     @property
     def views(self) -> str:
         """How many views, in words."""
-        count = self.features.view_count(self._seen)
+        patch = describe(self.subject.backbone).patch or self.features.tokens.patch
+        count = len(chosen_views(self._seen, patch, quiet=True))
         return f"{count} view" + ("s" if count != 1 else "")
 
-    def _plain(self, given: Inputs) -> Map:
-        return self.features.plain(given.images)
-
-    def _image(self, image: np.ndarray) -> Panel:
-        if self.look.point is None:
-            return Panel(image, "image")
-        return Panel(overlay.marked(image, self.look.point), "image")
-
     def _coloured(self, title: str, found: Map, given: Inputs, size: tuple[int, int]) -> Panel:
-        basis = self.basis
-        assert basis is not None
-        raw = found.values
-        projected = raw if raw.shape[1] == len(basis.low) else basis.project(raw)
-        picture = basis.colours(projected[0])
-        return Panel(_placed(picture, given, size), title, _cells(found))
+        assert self.basis is not None
+        front = None if found.foreground is None else found.foreground[0]
+        picture = self.basis.colours(found.values[0], front)
+        return Panel(_placed(picture, found.stride, given, size), title, _cells(found))
 
-    def _dispersion(self, found: Map, given: Inputs, size: tuple[int, int]) -> Panel:
+    def _dispersion(self, found: Map, given: Inputs, size: tuple[int, int], shown: Shown) -> Panel:
         assert found.dispersion is not None
         values = found.dispersion[0, 0].numpy()
-        low, high = robust_range(values)
-        picture = _placed(heat(values, low, high), given, size)
-        return Panel(picture, "dispersion over views", f"{low:.3g} (dark) to {high:.3g}")
+        low, high = self._range or robust_range(values)
+        if self._keeps:
+            self._range = (low, high)
+        shown.figures["dispersion"] = float(values.mean())
+        picture = _placed(heat(values, low, high), found.token_stride, given, size)
+        return Panel(picture, "dispersion over views", scale=Scale(low, high))
 
     def _similar(self, given: Inputs, size: tuple[int, int]) -> list[Panel]:
         assert self.look.point is not None
@@ -175,94 +224,40 @@ class Show:
             )
         # In pixels of what the backbone gets.
         point = (top + y * height // size[0], left + x * width // size[1])
+        from .similarity import cosine_to_point
+
         panels = []
         for title, settings in (("plain", None), (f"SRT, {self.views}", self._seen)):
             found = cosine_to_point(self.features, given.images, settings, point)
             picture = heat(found.values[0, 0].numpy(), 0.0, 1.0, "viridis")
-            placed = overlay.marked(_placed(picture, given, size), self.look.point)
-            panels.append(Panel(placed, f"similarity, {title}", "cosine 0 (dark) to 1"))
+            placed = marked(_placed(picture, found.stride, given, size), self.look.point)
+            panels.append(Panel(placed, f"similarity, {title}", scale=Scale(0, 1, "viridis")))
         return panels
 
-    def _predictions(self, image: np.ndarray) -> dict[str, list[Panel]]:
+    def _predictions(self, image: np.ndarray, shown: Shown) -> dict[str, list[Panel]]:
         before = self.subject.predict(image)
         after = self.subject.predict(image, self._settings)
-        draw = {"classes": self._classes, "depth": self._depth, "instances": self._instances}
-        return draw[str(before.task)](image, before, after)
-
-    def _classes(
-        self, image: np.ndarray, before: Prediction, after: Prediction
-    ) -> dict[str, list[Panel]]:
-        assert before.labels is not None and after.labels is not None
-        colours = self._colours(int(max(before.labels.max(), after.labels.max())) + 1)
-        names = list(self.subject.classes)
-        pictures = [
-            overlay.classes(image, one.labels, colours, names=names or None)
-            for one in (before, after)
-        ]
-        changed, share = overlay.changed(image, before.labels, after.labels, palette=colours)
-        return {
-            "before": [Panel(pictures[0], "prediction, plain")],
-            "after": [Panel(pictures[1], f"prediction, SRT, {self.views}")],
-            "changed": [Panel(changed, "what changed, as SRT has it", f"{share:.1%} of pixels")],
-        }
-
-    def _depth(
-        self, image: np.ndarray, before: Prediction, after: Prediction
-    ) -> dict[str, list[Panel]]:
-        assert before.depth is not None and after.depth is not None
-        low, high = robust_range(np.stack([before.depth, after.depth]))
-        note = f"{low:.3g} (dark) to {high:.3g}"
-        difference, limit = overlay.difference(before.depth, after.depth)
-        size = image.shape[:2]
-        first, second, third = (
-            resize_nearest(picture, size)
-            for picture in (
-                overlay.depth(before.depth, low, high),
-                overlay.depth(after.depth, low, high),
-                difference,
-            )
-        )
-        return {
-            "before": [Panel(first, "depth, plain", note)],
-            "after": [Panel(second, f"depth, SRT, {self.views}", note)],
-            "changed": [Panel(third, "SRT minus plain", f"blue -{limit:.3g} to red {limit:.3g}")],
-        }
-
-    def _instances(
-        self, image: np.ndarray, before: Prediction, after: Prediction
-    ) -> dict[str, list[Panel]]:
-        assert before.labels is not None and after.labels is not None
-        count = int(max([0, *before.labels, *after.labels])) + 1
-        colours, names = self._colours(count), list(self.subject.classes)
-        pictures = [
-            overlay.instances(
-                image, one.boxes, one.labels, one.scores, names or None, one.masks, colours
-            )
-            for one in (before, after)
-        ]
-        counts = [f"{len(one.labels)} above a score of 0.5" for one in (before, after)]  # type: ignore[arg-type]
-        return {
-            "before": [Panel(pictures[0], "instances, plain", counts[0])],
-            "after": [Panel(pictures[1], f"instances, SRT, {self.views}", counts[1])],
-        }
-
-    def _colours(self, count: int) -> np.ndarray:
-        if self._palette is None or len(self._palette) < count:
-            self._palette = palette(max(count, len(self.subject.classes)))
-        return self._palette
+        found = before_after(self.subject, image, before, after, self.views)
+        shown.key = found.key
+        shown.figures.update(found.figures)
+        return {name: [panel] for name, panel in found.panels.items()}
 
 
-def _placed(picture: np.ndarray, given: Inputs, size: tuple[int, int]) -> np.ndarray:
+def _placed(
+    picture: np.ndarray, stride: tuple[int, int], given: Inputs, size: tuple[int, int]
+) -> np.ndarray:
     """A picture of what the backbone got, without padding, in the size of the image.
 
     Args:
         picture: ``(h, w, 3)``, of all of ``given.images``.
+        stride: pixels per cell of the picture.
         given: what the backbone got.
         size: ``(H, W)`` of the image, pixels.
     """
-    whole = resize_nearest(picture, tuple(given.images.shape[-2:]))
     top, left, height, width = given.shown
-    shown = whole[top : top + height, left : left + width]
+    rows = np.arange(top, top + height) // stride[0]
+    columns = np.arange(left, left + width) // stride[1]
+    shown = picture[rows][:, columns]
     return shown if shown.shape[:2] == size else resize_smooth(shown, size)
 
 

@@ -59,9 +59,7 @@ def add_parser(commands: Any) -> None:
     look.add_argument(
         "--point", nargs=2, type=int, metavar=("Y", "X"), help="compare features with this pixel's"
     )
-    look.add_argument(
-        "--output", type=int, default=-1, metavar="I", help="of several feature maps (default: -1)"
-    )
+    look.add_argument("--output", metavar="O", help="which of several feature maps: index or name")
     look.add_argument(
         "--no-background",
         action="store_true",

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import sys
 from collections.abc import Iterator
 from contextlib import redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,15 @@ from tqdm import tqdm
 
 from ..errors import ConfigError, MediaError
 from ..evaluation.files import check_file, output_folder
+from ..evaluation.keywords import literal
 from ..settings import Settings
 from .basis import Basis
-from .panels import Panel, save_picture, sheet, strip
-from .show import DEFAULT, Look, Show
+from .load import quiet
+from .panels import Key, Panel, resize_smooth, save_picture, sheet, strip
+from .show import DEFAULT, Look, Show, Shown
 from .show_command import subject_of
 from .sources import Source, sources
-from .video import frame_count, frame_rate, write_video
+from .video import describe, write_video
 
 # Rows of a contact sheet, and the width of its panels in pixels.
 _ROWS, _THUMB = 40, 240
@@ -45,14 +47,15 @@ def show(args: argparse.Namespace, keywords: dict[str, Any], layer: int | str | 
     _check(args)
     settings = Settings.of(**keywords) if keywords else DEFAULT
     point = None if args.point is None else (args.point[0], args.point[1])
-    look = Look(settings, layer, args.output, point, args.panels)
+    output = None if args.output is None else literal(args.output)
+    look = Look(settings, layer, output, point, args.panels)
     if args.basis is not None:
         check_file("basis", args.basis)
     basis = None if args.basis is None else Basis.load(args.basis)
     found = sources(args.images, args.limit, args.size)
     out = output_folder(args.out)
     # Whatever the frameworks print must not get between the lines of the JSON.
-    with redirect_stdout(sys.stderr):
+    with redirect_stdout(sys.stderr), quiet(args.model):
         subject = subject_of(args)
         for note in subject.notes:
             print(f"srt: note: {note}", file=sys.stderr)
@@ -99,7 +102,7 @@ class _Pictures:
         count = self.args.fit
         if len(self.found) == 1 and self.found[0].moves:
             source = self.found[0]
-            there = frame_count(source.path) or count * self.args.every
+            there = describe(source.path).count or count * self.args.every
             wanted = there if self.args.limit is None else self.args.limit * self.args.every
             every = max(1, min(there, wanted) // count)
             yield from source.frames(every, count)
@@ -130,28 +133,32 @@ class _Pictures:
 
     def make(self) -> None:
         """Write the pictures of all images and videos, and a contact sheet of several images."""
-        rows: list[list[Panel]] = []
+        rows: list[tuple[str, Shown]] = []
         several = len(self.found) > 1
         for source in tqdm(self.found, disable=None if several else True, unit="image"):
             try:
                 if source.moves:
                     self._video(source)
                     continue
-                panels = self.show(source.image())
+                shown = self.show(source.image())
             except MediaError as error:
                 if not several:
                     raise
                 self._tell(source, error)
                 continue
-            self._write(source, panels)
+            self._write(source, shown)
             if several and len(rows) < _ROWS:
-                rows.append([_small(panel, _THUMB) for panel in panels])
+                small = [(name, _small(panel, _THUMB)) for name, panel in shown.panels]
+                rows.append((source.name, Shown(small, shown.key)))
         if len(rows) > 1:
             path = self.out / f"sheet{self.suffix}"
-            save_picture(path, sheet(rows))
+            panels = [[panel for _, panel in shown.panels] for _, shown in rows]
+            key = _joined([shown.key for _, shown in rows])
+            save_picture(path, sheet(panels, labels=[name for name, _ in rows], key=key))
             self.records.append({"name": "sheet", "files": [str(path)]})
 
-    def _write(self, source: Source, panels: list[Panel]) -> None:
+    def _write(self, source: Source, shown: Shown) -> None:
+        panels = [panel for _, panel in shown.panels]
         if self.args.separate:
             paths = [
                 self.out / f"{source.name}_{_slug(panel.title)}{self.suffix}" for panel in panels
@@ -160,32 +167,32 @@ class _Pictures:
                 save_picture(path, panel.picture)
         else:
             paths = [self.out / f"{source.name}_show{self.suffix}"]
-            save_picture(paths[0], self._strip(panels))
+            save_picture(paths[0], self._strip(shown, shown.key))
         self.records.append(
             {
                 "name": source.name,
                 "files": [str(path) for path in paths],
-                "panels": [{"title": p.title, "note": p.note} for p in panels],
+                "panels": [name for name, _ in shown.panels],
+                **shown.figures,
             }
         )
 
-    def _strip(self, panels: list[Panel]) -> np.ndarray:
-        columns = min(self.args.columns, len(panels))
-        return strip([_small(panel, self.args.width) for panel in panels], columns=columns)
+    def _strip(self, shown: Shown, key: Key | None) -> np.ndarray:
+        panels = [_small(panel, self.args.width) for _, panel in shown.panels]
+        return strip(panels, columns=min(self.args.columns, len(panels)), key=key)
 
     def _video(self, source: Source) -> None:
         every, limit = self.args.every, self.args.limit
-        there = frame_count(source.path)
-        total = None if there is None else -(-there // every)
+        clip = describe(source.path)
+        total = None if clip.count is None else -(-clip.count // every)
         total = limit if total is None else min(total, limit or total)
         moving = tqdm(source.frames(every, limit), total=total, disable=None, unit="frame")
-        strips = (self._strip(self.show(frame)) for frame in moving)
+        # One legend and one range, so that frames have one size and colours mean the same.
+        key = self.show.whole_key()
+        strips = (self._strip(self.show(frame), key) for frame in moving)
         path = self.out / f"{source.name}_show.mp4"
-        first = next(strips, None)
-        if first is None:
-            raise MediaError(f"Expected {source.path} to hold frames, got none.")
-        rate = (frame_rate(source.path) or 25) / every
-        write_video(path, itertools.chain([first], strips), rate)
+        with self.show.steady():
+            write_video(path, strips, clip.fps / every)
         self.records.append({"name": source.name, "files": [str(path)]})
 
     def _tell(self, source: Source, error: MediaError) -> None:
@@ -194,15 +201,19 @@ class _Pictures:
             print(f"srt: error: {error}", file=sys.stderr)
 
 
+def _joined(keys: list[Key | None]) -> Key | None:
+    """One legend of several."""
+    entries = {name: colour for key in keys if key is not None for name, colour in key.entries}
+    return Key(tuple(entries.items())) if entries else None
+
+
 def _small(panel: Panel, width: int) -> Panel:
     """A panel of at most this width, in pixels."""
-    from .panels import resize_smooth
-
     height, wide = panel.picture.shape[:2]
     if wide <= width:
         return panel
     size = (max(1, round(height * width / wide)), width)
-    return Panel(resize_smooth(panel.picture, size), panel.title, panel.note)
+    return replace(panel, picture=resize_smooth(panel.picture, size))
 
 
 def _slug(title: str) -> str:

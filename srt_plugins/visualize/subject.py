@@ -19,6 +19,8 @@ from ..wrapper import detach, srt_enabled, wrapped
 
 # What a model predicts, besides nothing at all.
 TASKS = ("classes", "depth", "instances")
+# Instances below this score are not shown; what Detectron2's demo takes.
+SCORE = 0.5
 
 
 @dataclass(frozen=True)
