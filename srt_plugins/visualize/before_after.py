@@ -83,13 +83,13 @@ def _depth(
     size = (image.shape[0], image.shape[1])
     made = overlay.depths(before.depth, after.depth, "")
 
-    def panel(picture: np.ndarray, title: str, scale: Scale) -> Panel:
-        return Panel(resize_nearest(picture, size), title, scale=scale)
+    def panel(picture: np.ndarray, title: str, scale: Scale, note: str = "") -> Panel:
+        return Panel(resize_nearest(picture, size), title, note, scale)
 
     return BeforeAfter(
         {
-            "before": panel(made.before, "depth, plain", made.scale),
-            "after": panel(made.after, f"depth, SRT, {views}", made.scale),
+            "before": panel(made.before, "plain depth", made.scale),
+            "after": panel(made.after, "SRT depth", made.scale, views),
             "changed": panel(made.difference, "SRT minus plain", made.signed_scale),
         },
         figures={"changed": float(np.abs(after.depth - before.depth).mean())},
@@ -100,12 +100,12 @@ def _instances(
     subject: Subject, image: np.ndarray, before: Prediction, after: Prediction, views: str
 ) -> BeforeAfter:
     panels = {}
-    for name, title, found in (("before", "plain", before), ("after", f"SRT, {views}", after)):
+    for name, title, found in (("before", "plain", before), ("after", "SRT", after)):
         assert found.labels is not None and found.boxes is not None
         colours = colours_of(subject, int(max([0, *found.labels])) + 1)
         picture = overlay.instances(
             image, found.boxes, found.labels, found.scores, subject.classes, found.masks, colours
         )
         note = f"{len(found.labels)} above a score of {SCORE}"
-        panels[name] = Panel(picture, f"instances, {title}", note)
+        panels[name] = Panel(picture, f"{title} instances", note)
     return BeforeAfter(panels)

@@ -22,7 +22,10 @@ from .overlay import key_of
 from .panels import Key, Panel, resize_smooth
 from .subject import Inputs, Subject
 
-PANELS = ("image", "tokens", "srt", "dispersion", "similarity", "before", "after", "changed")
+PANELS = (
+    *("image", "tokens", "one", "srt", "dispersion", "similarity"),
+    *("before", "after", "changed"),
+)
 # 16 views: every quarter of a patch, smooth to look at; the product's default is 4.
 DEFAULT = Settings(views="phases:4")
 
@@ -111,6 +114,8 @@ class Show:
         """What is shown."""
         predicts = self.subject.task is not None
         there = {
+            # Without smoothing it is the tokens again.
+            "one": self._seen.smooth is not None,
             "similarity": self.look.point is not None,
             "dispersion": self._seen.dispersion,
             **dict.fromkeys(("before", "after", "changed"), predicts),
@@ -121,7 +126,10 @@ class Show:
         if lacking:
             raise ConfigError(
                 f"Expected panels that {self.subject.name} has, got {lacking[0]!r}: "
-                + ("it predicts nothing." if not predicts else "the median has no dispersion.")
+                + {
+                    "one": "without --smooth one view shows the tokens again.",
+                    "dispersion": "the median has none.",
+                }.get(lacking[0], "it predicts nothing.")
             )
         return tuple(self.look.panels)
 
@@ -178,6 +186,10 @@ class Show:
         if "tokens" in names:
             found = self.features.plain(given.images, self.basis)
             made["tokens"] = [self._coloured("plain tokens", found, given, size)]
+        if "one" in names:
+            single = self._seen.but(level=None, views=[(0, 0)], dispersion=False, tolerance=None)
+            found = self.features.ensembled(given.images, single, self.basis)
+            made["one"] = [self._coloured("1 view, same smoothing", found, given, size)]
         if "srt" in names or "dispersion" in names:
             found = self.features.ensembled(given.images, self._seen, self.basis)
             made["srt"] = [self._coloured(f"SRT, {self.views}", found, given, size)]

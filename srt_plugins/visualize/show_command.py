@@ -10,6 +10,7 @@ from ..evaluation.keywords import DTYPES, add_srt_options, given_keywords, liter
 _EPILOG = """\
 panels (--panels NAME...; default: all that the model has):
   image, tokens        the image; the backbone's features as it gives them, one colour per patch
+  one                  the same smoothing without views: free, so what it shows is not SRT's gain
   srt                  the same features ensembled over views, at every pixel, in the same colours
   dispersion           how much the views disagree
   similarity           cosine of all features to the one at --point, without and with SRT
