@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,25 @@ from ..errors import ConfigError
 def check_file(name: str, path: str | Path) -> None:
     """Raise :class:`ConfigError` unless there is a file for the argument ``name``."""
     if not Path(path).is_file():
-        raise ConfigError(f"Expected {name} to be a file, got {path}, which does not exist.")
+        what = "is a folder" if Path(path).is_dir() else "does not exist"
+        raise ConfigError(f"Expected {name} to be a file, got {path}, which {what}{beside(path)}")
+
+
+def beside(path: str | Path, folders: bool = False) -> str:
+    """The end of a message: ``"; did you mean 'x'?"`` where something of nearly that name is beside
+    what is not there, else a full stop.
+
+    Args:
+        path: what there is not.
+        folders: look for folders, else for files.
+    """
+    parent = Path(path).parent
+    try:
+        names = [p.name for p in parent.iterdir() if (p.is_dir() if folders else p.is_file())]
+    except OSError:
+        return "."
+    close = difflib.get_close_matches(Path(path).name, names, n=1)
+    return f"; did you mean {str(parent / close[0])!r}?" if close else "."
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from torch import Tensor
 from ..core.patch import overridden
 from ..errors import CheckpointError, ConfigError, MissingDependencyError, SRTError
 from .checkpoint import LoadReport
+from .files import beside
 
 DTYPES = ("float32", "bfloat16", "float16")
 # Task, auto class, and the table of the architectures that it builds.
@@ -37,6 +38,8 @@ _POST = {
     "depth": "post_process_depth_estimation",
     "semantic": "post_process_semantic_segmentation",
 }
+# Code that lies beside a model never runs; transformers would ask on the terminal whether it may.
+_NO_CODE = {"trust_remote_code": False}
 # Models that take their task in words, from a processor with a tokenizer.
 _WITH_WORDS = ("oneformer",)
 
@@ -141,12 +144,12 @@ def load(
         raise ConfigError(f"Expected dtype to be one of {', '.join(DTYPES)}, got {dtype!r}.")
     _check_folder(model)
     with _told(ConfigError, f"{model} to be {_kind(model)} with a config.json"):
-        config = transformers.AutoConfig.from_pretrained(model)
+        config = transformers.AutoConfig.from_pretrained(model, **_NO_CODE)
     task, auto = _auto_class(config, model)
     with _told(ConfigError, f"{model} to hold an image processor"):
         words = getattr(config, "model_type", None) in _WITH_WORDS
         kind = transformers.AutoProcessor if words else transformers.AutoImageProcessor
-        prepare = Preparation(kind.from_pretrained(model))
+        prepare = Preparation(kind.from_pretrained(model, **_NO_CODE))
     if not hasattr(prepare.image_processor, _POST[task]):
         raise ConfigError(
             f"Expected an image processor with {_POST[task]}, got "
@@ -160,7 +163,7 @@ def load(
         "pickled weights that you trust need --trust-checkpoint (trust_checkpoint=True)",
     ):
         made, info = getattr(transformers, auto).from_pretrained(
-            model, output_loading_info=True, **safety
+            model, output_loading_info=True, **safety, **_NO_CODE
         )
     # Counting operations fails on some parameters that require gradients.
     made.to(device=device, dtype=getattr(torch, dtype) if dtype else None)
@@ -177,7 +180,7 @@ def _check_folder(model: str | Path) -> None:
         if folder.is_absolute() or written.startswith(".") or written.count("/") > 1:
             raise ConfigError(
                 f"Expected model to be a folder that save_pretrained wrote, got {model}, which "
-                "does not exist."
+                f"does not exist{beside(folder, folders=True)}"
             )
         return
     for names, what in (
@@ -192,7 +195,10 @@ def _check_folder(model: str | Path) -> None:
 
 
 def _kind(model: str | Path) -> str:
-    return "a folder" if Path(model).is_dir() else "a folder, or the name of a model"
+    if Path(model).is_dir():
+        return "a folder"
+    near = beside(model, folders=True)
+    return "a folder, or the name of a model" + (f" ({near[2:]})" if near != "." else "")
 
 
 def _auto_class(config: Any, model: str | Path) -> tuple[str, str]:

@@ -35,7 +35,9 @@ def refused(tiny, tmp_path, capsys):
     return run
 
 
-def test_missing_files(refused):
+def test_missing_files(refused, tiny):
+    assert f"did you mean '{tiny.root / 'tiny.py'}'?" in refused(config=str(tiny.root / "tiyn.py"))
+    assert "which is a folder" in refused(checkpoint=str(tiny.root))
     assert "config to be a file, got gone.py" in refused(config="gone.py")
     assert "checkpoint to be a file, got gone.pth" in refused(checkpoint="gone.pth")
 

@@ -73,6 +73,7 @@ def changed(root, tmp_path):
 
 
 def test_no_model(refused, root, tmp_path):
+    assert f"did you mean '{root / 'segformer'}'?" in refused(model="segfomer")
     message = refused(model="gone")
     assert "model to be a folder that save_pretrained wrote" in message and "gone" in message
     (tmp_path / "empty").mkdir()
