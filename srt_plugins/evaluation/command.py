@@ -53,6 +53,12 @@ def add_arguments(parser: argparse.ArgumentParser, **inputs: str) -> tuple[Any, 
     run.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
     run.add_argument("--json", action="store_true", help="print JSON instead of the table")
     run.add_argument(
+        "--calibration",
+        action="store_true",
+        help="also tell how well probabilities and the dispersion of views tell where predictions "
+        "are wrong: ECE, AUSE, rank correlation (segmentation and depth; takes longer)",
+    )
+    run.add_argument(
         "--trust-checkpoint",
         action="store_true",
         help="load a checkpoint that holds more than plain tensors; this can run code from it",
@@ -99,6 +105,7 @@ def run_comparison(
             device=args.device,
             seed=args.seed,
             trust_checkpoint=args.trust_checkpoint,
+            calibration=args.calibration,
             progress=progress,
             **own,
         )

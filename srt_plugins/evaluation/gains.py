@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from .bootstrap import MIN_IMAGES, RESAMPLES, draw, interval
+from .calibration_rows import calibrated
 from .metrics import Metric
 from .results import Comparison, Measured, Result, Score
 
@@ -37,7 +38,21 @@ def compare(
         if metric.images >= MIN_IMAGES:
             _add_intervals(scores, best, measured, metric, draw(metric.images, resamples, seed))
     mains = {metric.main.name: metric.main for metric in plain.metrics}
-    return Comparison(results, plain.metrics[0].images, classes, controls, mains)
+    found = Comparison(results, plain.metrics[0].images, classes, controls, mains)
+    if plain.calibration is not None:
+        _add_calibration(found, measured, free, seed, resamples)
+    return found
+
+
+def _add_calibration(
+    found: Comparison, measured: list[Measured], free: list[int], seed: int, resamples: int
+) -> None:
+    made, controls = calibrated(
+        [m.calibration for m in measured], free, seed=seed, resamples=resamples
+    )
+    for result, calibration in zip(found.results, made):
+        result.calibration = calibration
+    found.calibration_controls = {name: found.results[i].name for name, i in controls.items()}
 
 
 def _percent(part: float, whole: float) -> float:

@@ -20,9 +20,11 @@ from ..core.patch import overridden
 from ..core.statistics import accumulation_dtype
 from ..core.views import Views
 from ..errors import ConfigError
+from ..uncertainty import OutputSpread, overlap
 
 Inference = Callable[[Tensor, list], Tensor]
 Method = Callable[[Inference, Tensor, list], Tensor]
+Told = Callable[[Tensor], None]
 
 
 def inference_by(model: nn.Module, method: Method) -> AbstractContextManager[None]:
@@ -46,18 +48,28 @@ def inference_by(model: nn.Module, method: Method) -> AbstractContextManager[Non
 
 
 def output_ensemble(
-    views: Views, padding: str = "replicate", view_batch: int | str = "auto"
+    views: Views,
+    padding: str = "replicate",
+    view_batch: int | str = "auto",
+    told: Told | None = None,
 ) -> Method:
     """The whole model on every view, its logits put back in place pixel by pixel and averaged.
 
     The paper's output-level ensemble (OE; Lao et al., Table 1). Pixels that a view does not show
     count in the others only.
+
+    Args:
+        views: translations and weights.
+        padding: how pixels outside the image are made.
+        view_batch: views per call of the model.
+        told: called with what the views' logits disagree by; see :class:`.OutputSpread`.
     """
 
     def method(inference: Inference, inputs: Tensor, metas: list) -> Tensor:
         batch, size = len(inputs), (inputs.shape[-2], inputs.shape[-1])
         total: Tensor | None = None
         cover = torch.zeros(size, device=inputs.device)
+        spread = OutputSpread() if told is not None else None
 
         def run(chunk: Tensor, _: slice) -> Tensor:
             return inference(chunk, sized(metas * (len(chunk) // batch), size))
@@ -73,24 +85,36 @@ def output_ensemble(
                 if total is None:
                     total = torch.zeros_like(one, dtype=accumulation_dtype(dtype))
                 # Content moved by (dy, dx): pixel y of the image is pixel y + dy of the view.
-                (to_y, from_y), (to_x, from_x) = _overlap(size[0], dy), _overlap(size[1], dx)
+                (to_y, from_y), (to_x, from_x) = overlap(size[0], dy), overlap(size[1], dx)
                 total[..., to_y, to_x] += weight * one[..., from_y, from_x]
                 cover[to_y, to_x] += weight
+                if spread is not None:
+                    spread.add(one, (dy, dx), weight)
         if total is None or not bool((cover > 0).all()):
             raise ConfigError(
                 "Expected the views to show the whole image, but some border is in none of them; "
                 "add the view (0, 0)."
             )
+        if told is not None and spread is not None:
+            told(spread.result())
         return (total / cover).to(dtype)
 
     return method
 
 
-def flip(inference: Inference, inputs: Tensor, metas: list) -> Tensor:
-    """Mean of the logits of the image and of its mirror image."""
+def flip(inference: Inference, inputs: Tensor, metas: list, told: Told | None = None) -> Tensor:
+    """Mean of the logits of the image and of its mirror image; ``told`` as in
+    :func:`output_ensemble`.
+    """
     metas = sized(metas, (inputs.shape[-2], inputs.shape[-1]))
     mirrored = inference(inputs.flip(-1), metas).flip(-1)
-    return (inference(inputs, metas) + mirrored) / 2
+    plain = inference(inputs, metas)
+    if told is not None:
+        spread = OutputSpread()
+        for one in (plain, mirrored):
+            spread.add(one, (0, 0))
+        told(spread.result())
+    return (plain + mirrored) / 2
 
 
 def larger_input(scale: float, multiple: int = 1) -> Method:
@@ -149,9 +173,3 @@ def sized(metas: list, size: tuple[int, int]) -> list[dict[str, Any]]:
     """
     shape = torch.Size(size)
     return [{**meta, "img_shape": shape, "pad_shape": shape} for meta in metas]
-
-
-def _overlap(length: int, shift: int) -> tuple[slice, slice]:
-    """What both the image and a view moved by ``shift`` show, as slices of either."""
-    inside = slice(max(0, -shift), length - max(0, shift))
-    return inside, slice(inside.start + shift, inside.stop + shift)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..adapters import describe, find_backbone
+from ..settings import Settings
 from ..wrapper import srt_enabled
 from .checkpoint import load_weights
 from .environment import circumstances
 from .files import check_file
-from .methods import flip, inference_by, larger_input, output_ensemble
+from .methods import Method, flip, inference_by, larger_input, output_ensemble
 from .mmseg_session import Session
 from .request import Request
 from .results import Comparison
@@ -40,7 +42,7 @@ def compare_mmseg(
             patches, in every row; None = as the config says.
         cfg_options: overrides of the config, by dotted key.
         **options: ``extra_rows, skip, limit, batch_size, workers, device, seed, resamples,
-            trust_checkpoint, progress``; see :class:`.request.Request`.
+            trust_checkpoint, calibration, progress``; see :class:`.request.Request`.
 
     Returns:
         All figures, with intervals; ``.save(path)`` writes JSON.
@@ -83,17 +85,41 @@ class SegmentorRuns(Runs):
 
     def method(self, row: Row) -> AbstractContextManager[Any]:
         """While active, the session's model is run by the row's method."""
-        model = self.session.model
+        model, calibration = self.session.model, self.session.calibration
+        told = None if calibration is None else calibration.told
         if row.method == "srt":
             assert row.settings is not None
-            return srt_enabled(model, **keywords(row.settings))
+            return _srt(model, row.settings)
         if row.method == "oe":
             assert row.settings is not None
             padding, view_batch = row.settings.padding, row.settings.view_batch
-            return inference_by(model, output_ensemble(self.views, padding, view_batch))
+            return self._rival(output_ensemble(self.views, padding, view_batch, told))
         if row.method == "flip":
-            return inference_by(model, flip)
+            return self._rival(partial(flip, told=told))
         if row.method == "larger":
             patch = describe(find_backbone(model)).patch or 1
             return inference_by(model, larger_input(self.scale, patch))
         return nullcontext()
+
+    @contextmanager
+    def _rival(self, method: Method) -> Iterator[None]:
+        model, calibration = self.session.model, self.session.calibration
+        with ExitStack() as stack:
+            stack.enter_context(inference_by(model, method))
+            if calibration is not None:
+                from ..mmseg.uncertainty import placed_in_samples
+
+                stack.enter_context(placed_in_samples(model, calibration.spread))
+            yield
+
+
+@contextmanager
+def _srt(model: Any, settings: Settings) -> Iterator[None]:
+    """While active, the model has SRT, and its samples the dispersion where it is kept."""
+    with ExitStack() as stack:
+        stack.enter_context(srt_enabled(model, **keywords(settings)))
+        if settings.dispersion:
+            from ..mmseg.uncertainty import dispersion_in_samples
+
+            stack.enter_context(dispersion_in_samples(model))
+        yield

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..core.patch import overridden
 from ..errors import ConfigError
+from .calibration_run import Collected
 from .depth import FIGURES, pixel_errors
 from .metrics import DepthErrors, MeanIoU, Metric
 from .scores import stack_areas
@@ -196,15 +197,23 @@ def _described(metric: Any) -> str:
 
 
 class Watcher(Hook):
-    """Lets collectors take each batch's results, and tells the progress."""
+    """Lets collectors take each batch's results, and tells the progress.
 
-    def __init__(self, collectors: Sequence[Any]) -> None:
+    Args:
+        collectors: of metrics; the calibration is that of the first one's predictions.
+        calibration: of the run; None = not asked for.
+    """
+
+    def __init__(self, collectors: Sequence[Any], calibration: Collected | None = None) -> None:
         self.collectors = collectors
+        self.calibration = calibration
 
     def start(self, on_images: Any) -> None:
         """Before a run."""
         self.on_images = on_images
         self.sizes: list[int] = []
+        if self.calibration is not None:
+            self.calibration.start()
 
     def after_test_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
@@ -213,5 +222,10 @@ class Watcher(Hook):
         for collector in self.collectors:
             collector.take()
         self.sizes.append(len(outputs))
+        if self.calibration is not None:
+            from .calibration_mmseg import add_sample
+
+            for sample in outputs:
+                add_sample(self.calibration, self.collectors[0], sample)
         if self.on_images is not None:
             self.on_images(sum(self.sizes))

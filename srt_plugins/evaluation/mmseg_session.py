@@ -24,6 +24,7 @@ from ..core.translate import check_padding
 from ..errors import ConfigError, SRTError
 from ..settings import Settings
 from ..wrapper import detach, wrapped
+from .calibration_run import Collected
 from .cost import peak_memory, timed
 from .environment import chosen_device
 from .metrics import Metric
@@ -50,6 +51,7 @@ class Session(BaseSession):
     ) -> None:
         import_mmseg()
         self.device = chosen_device(request.device)
+        self.calibration = Collected() if request.calibration else None
         self._folder = tempfile.mkdtemp(prefix="srt-compare-")
         try:
             self.cfg = prepared(read_config(cfg, options), self._folder, request)
@@ -85,12 +87,21 @@ class Session(BaseSession):
             raise ConfigError(f"Expected test data in {name}, got an empty dataset.")
         self.model: nn.Module = self.runner.model
         self.model.to(self.device)
+        if self.calibration is not None:
+            self._check_calibration()
         self._notes: list[str] = []
         for collector in self.collectors:
             if isinstance(collector.source, DepthMetric):
                 self._notes += check_depth(collector.source, self.model, self.dataset)
-        self._watcher = Watcher(self.collectors)
+        self._watcher = Watcher(self.collectors, self.calibration)
         self.runner.register_hook(self._watcher)
+
+    def _check_calibration(self) -> None:
+        from .calibration_mmseg import check_head
+        from .mmseg_metrics import IoUCollector
+
+        if isinstance(self.collectors[0], IoUCollector):
+            check_head(self.model)
 
     def close(self) -> None:
         """Close the log and remove the temporary work_dir."""
@@ -173,6 +184,7 @@ class Session(BaseSession):
             {str(name): float(value) for name, value in reported.items()},
             [seconds / n for seconds, n in zip(watch.seconds, self._watcher.sizes)],
             peak,
+            calibration=None if self.calibration is None else self.calibration.result(),
         )
 
     def batches(self) -> Iterable[Any]:

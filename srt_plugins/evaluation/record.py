@@ -28,7 +28,7 @@ def readings_record(metrics: dict[str, MainFigure]) -> dict[str, Any]:
 def row_record(result: Result) -> dict[str, Any]:
     """A row's figures under the names that they have in JSON."""
     row = result.row
-    apart = ("row", "figures", "per_class", "scores", "other_seconds", "mean_views")
+    apart = ("row", "figures", "per_class", "scores", "other_seconds", "mean_views", "calibration")
     cost = {k: v for k, v in vars(result).items() if k not in apart}
     gains = {
         metric: {k: v for k, v in vars(score).items() if k not in _apart(score)}
@@ -47,6 +47,7 @@ def row_record(result: Result) -> dict[str, Any]:
         **next(iter(gains.values())),
         **({"gains": gains} if len(gains) > 1 else {}),
         **result.per_class,
+        **({} if result.calibration is None else {"calibration": result.calibration.record()}),
     }
 
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from . import calibration_report
 from .figure import Interval, MainFigure
 from .results import Comparison, Result
 
@@ -23,9 +24,10 @@ class Sheet:
 
 def sheets(comparison: Comparison) -> list[Sheet]:
     """The main figure with cost, then a table per metric: its gains, where it is not the main one,
-    and all its figures.
+    and all its figures, then those of calibration.
     """
-    return [_main_sheet(comparison), *_metric_sheets(comparison)]
+    calibration = [Sheet(*one) for one in calibration_report.tables(comparison)]
+    return [_main_sheet(comparison), *_metric_sheets(comparison), *calibration]
 
 
 def _main_sheet(comparison: Comparison) -> Sheet:
@@ -152,6 +154,7 @@ def footnotes(comparison: Comparison) -> str:
         f"{comparison.context['peak_memory_is']}.",
         *_readings(comparison),
         *([_ADAPTIVE] if any(r.row.adaptive for r in comparison.results) else []),
+        *calibration_report.notes(comparison),
         *comparison.notes,
     ]
     return "\n".join(lines)

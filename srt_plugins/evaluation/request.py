@@ -33,6 +33,8 @@ class Request:
         resamples: bootstrap resamples.
         trust_checkpoint: load a checkpoint that holds more than plain tensors; this runs code
             from the file.
+        calibration: also tell how well probabilities and the dispersion of views tell where
+            predictions are wrong; costs time and memory (see :mod:`.calibration`).
         progress: see :data:`Progress`.
     """
 
@@ -46,6 +48,7 @@ class Request:
     seed: int = 0
     resamples: int = RESAMPLES
     trust_checkpoint: bool = False
+    calibration: bool = False
     progress: Progress | None = None
 
     def __post_init__(self) -> None:
@@ -101,7 +104,8 @@ class Request:
 
     def record(self) -> dict[str, Any]:
         """What of it figures depend on."""
-        return {"limit": self.limit, "seed": self.seed, "resamples": self.resamples}
+        asked = {"calibration": True} if self.calibration else {}
+        return {"limit": self.limit, "seed": self.seed, "resamples": self.resamples, **asked}
 
 
 DEFAULT = Request()

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .calibration_rows import Calibrated, Calibration
 from .conclusion import conclusion
 from .figure import Interval, MainFigure
 from .files import replacing
@@ -30,6 +31,7 @@ class Measured:
         peak_memory: bytes, None where unknown.
         other_seconds: of other stages, such as loading data, as ``seconds``.
         mean_views: views per image that were run; None = all of the row's.
+        calibration: of this run; None where it was not asked for.
     """
 
     row: Row
@@ -40,6 +42,7 @@ class Measured:
     peak_memory: int | None = None
     other_seconds: dict[str, list[float]] = field(default_factory=dict)
     mean_views: float | None = None
+    calibration: Calibration | None = None
 
 
 @dataclass
@@ -65,6 +68,7 @@ class Result:
 
     ``value``, ``gain``, ``gain_interval``, ``gain_over_control`` and
     ``gain_over_control_interval`` are those of the main metric; ``scores`` has every metric's.
+    ``calibration`` is None where it was not asked for.
     """
 
     row: Row
@@ -79,6 +83,7 @@ class Result:
     flops_ratio: float
     peak_memory: int | None
     scores: dict[str, Score]
+    calibration: Calibrated | None = None
 
     @property
     def name(self) -> str:
@@ -108,6 +113,7 @@ class Comparison:
         metrics: the metrics' main figures by name, the main metric's first.
         notes: what the reader must know beside the figures.
         context: config, checkpoint, settings, versions, hardware.
+        calibration_controls: as ``controls``, for each figure of calibration.
     """
 
     results: list[Result]
@@ -117,6 +123,7 @@ class Comparison:
     metrics: dict[str, MainFigure]
     notes: list[str] = field(default_factory=list)
     context: dict[str, Any] = field(default_factory=dict)
+    calibration_controls: dict[str, str] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Result:
         """The result of the row of that name."""
@@ -162,6 +169,8 @@ class Comparison:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; NaN as None."""
         several = {"best_1x_controls": self.controls} if len(self.metrics) > 1 else {}
+        if self.calibration_controls:
+            several["calibration_controls"] = self.calibration_controls
         return plain_values(
             {
                 **self.context,

@@ -14,6 +14,8 @@ from ..core.views import Views
 from ..errors import ConfigError, SRTError
 from ..settings import Settings
 from ..wrapper import mean_views_used, wrapped
+from .calibration_rows import Calibration
+from .calibration_run import Collected, with_dispersion
 from .cost import Peak, count_flops
 from .gains import compare
 from .methods import matching_scale
@@ -37,6 +39,7 @@ class Run:
     seconds: list[float]
     peak: Peak
     other_seconds: dict[str, list[float]] = field(default_factory=dict)
+    calibration: Calibration | None = None
 
 
 class BaseSession:
@@ -45,6 +48,8 @@ class BaseSession:
     model: Any
     # Names of classes; none where there are none.
     classes: list[str]
+    # Collects the calibration of runs; None = not asked for.
+    calibration: Collected | None = None
 
     @property
     def images(self) -> int:
@@ -111,6 +116,8 @@ class Runs:
         with ExitStack() as stack:
             complete = self.complete if row.complete is None else row.complete
             stack.enter_context(self.session.completed(None if complete == OWN else complete))
+            if self.session.calibration is not None:
+                row = with_dispersion(row)
             stack.enter_context(self.method(row))
             return stack.pop_all()
 
@@ -197,6 +204,7 @@ class Runs:
             run.peak.bytes,
             run.other_seconds,
             mean,
+            run.calibration,
         )
 
     def _at(self, row: Row, flops: int, views: float) -> int:

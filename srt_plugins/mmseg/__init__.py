@@ -30,6 +30,8 @@ from .linear_depth_head import DINOv2LinearDepthHead  # noqa: E402
 from .linear_seg_head import DINOv2LinearHead  # noqa: E402
 from .preprocessor import PaddedSegDataPreProcessor  # noqa: E402
 from .scenes import LoadScene, ScenesDataset  # noqa: E402
+from .uncertainty import with_dispersion  # noqa: E402
+from .visualizer import SRTLocalVisualizer  # noqa: E402
 
 __all__ = [
     "DINOv2",
@@ -39,6 +41,8 @@ __all__ = [
     "LoadScene",
     "PaddedSegDataPreProcessor",
     "SRTHook",
+    "SRTLocalVisualizer",
     "SRTWrapper",
     "ScenesDataset",
+    "with_dispersion",
 ]

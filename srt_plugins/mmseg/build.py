@@ -14,6 +14,7 @@ from torch import nn
 from ..errors import ConfigError, nearest
 from ..settings import Settings
 from ..wrapper import SRTWrapper as wrap
+from .uncertainty import follow_into_segmentor
 
 _SRT_KEYWORDS = frozenset(f.name for f in fields(Settings))
 
@@ -74,7 +75,7 @@ def SRTWrapper(
                 "Expected neither pretrained nor init_cfg beside an already built backbone, got "
                 f"pretrained={pretrained!r}, init_cfg={init_cfg!r}; load its weights yourself."
             )
-        return wrap(inner, **settings)
+        return _followed(wrap(inner, **settings))
     config = dict(_mapping("backbone", inner))
     for name, value in (("pretrained", pretrained), ("init_cfg", init_cfg)):
         if value is None:
@@ -90,7 +91,14 @@ def SRTWrapper(
     # A checkpoint that matches nothing must not leave random weights behind, unless the backbone
     # brought weights of its own (TIMMBackbone(pretrained=True)).
     built._srt.needs_weights = not getattr(built, "is_init", False)
-    return built
+    return _followed(built)
+
+
+def _followed(backbone: Any) -> Any:
+    """The backbone; the samples of the segmentor that it becomes a part of get its dispersion."""
+    if backbone._srt.settings.dispersion:
+        follow_into_segmentor(backbone)
+    return backbone
 
 
 def _check_config(config: dict[str, Any], flat: bool) -> None:

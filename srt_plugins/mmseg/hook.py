@@ -8,12 +8,14 @@ from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
+from mmseg.models.segmentors.base import BaseSegmentor
 from torch import nn
 
 from ..adapters import find_backbone
 from ..errors import CheckpointError, ConfigError
 from ..settings import Settings
 from ..wrapper import srt_enabled
+from .uncertainty import dispersion_in_samples
 
 LOOPS = ("test", "val")
 
@@ -32,8 +34,13 @@ class SRTHook(Hook):
     After the loop the model is as before. MMEngine calls no hook when a loop fails: SRT then stays
     on until the runner starts its next run or loop.
 
+    With ``dispersion=True`` every data sample of a segmentor gets ``srt_dispersion``; see
+    :func:`srt_plugins.mmseg.with_dispersion`.
+
     Args:
         on: loops to turn SRT on in, of ``"test"`` and ``"val"``.
+        depth_std: also ``srt_depth_std``, the standard deviation over views of predicted depth in
+            metres, which runs the whole depth estimator once more per view.
         **keywords: see :class:`srt_plugins.Settings`.
 
     Raises:
@@ -44,11 +51,19 @@ class SRTHook(Hook):
 
     priority = "ABOVE_NORMAL"  # before EMAHook copies the model in before_run
 
-    def __init__(self, on: str | Sequence[str] = ("test",), **keywords: Any) -> None:
+    def __init__(
+        self, on: str | Sequence[str] = ("test",), depth_std: bool = False, **keywords: Any
+    ) -> None:
         self.on = (on,) if isinstance(on, str) else tuple(on)
         if not self.on or not set(self.on) <= set(LOOPS):
             raise ConfigError(f"Expected on to hold some of {', '.join(LOOPS)}, got {on!r}.")
-        Settings.of(**keywords)
+        settings = Settings.of(**keywords)
+        if depth_std and not settings.dispersion:
+            raise ConfigError(
+                "Expected dispersion=True with depth_std=True, got dispersion=False; the standard "
+                "deviation of depth comes beside the dispersion of features."
+            )
+        self.depth_std = depth_std
         self.keywords = keywords
         self._active = ExitStack()
         self._unloaded = ""
@@ -56,8 +71,8 @@ class SRTHook(Hook):
     def before_run(self, runner: Any) -> None:
         """Check that the settings fit the model, before weights are loaded or anything runs."""
         self._turn_off()
-        with srt_enabled(runner.model, **self.keywords):
-            pass
+        with ExitStack() as stack:
+            self._enter(stack, runner.model)
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
         """Called before the weights go into the model; watch whether the backbone gets any."""
@@ -107,7 +122,13 @@ class SRTHook(Hook):
             return
         if self._unloaded:
             raise CheckpointError(self._unloaded)
-        self._active.enter_context(srt_enabled(model, **self.keywords))
+        self._enter(self._active, model)
+
+    def _enter(self, stack: ExitStack, model: nn.Module) -> None:
+        stack.enter_context(srt_enabled(model, **self.keywords))
+        segmentor = any(isinstance(part, BaseSegmentor) for part in model.modules())
+        if self.keywords.get("dispersion") and (segmentor or self.depth_std):
+            stack.enter_context(dispersion_in_samples(model, self.depth_std))
 
     def _turn_off(self) -> None:
         self._active.close()
