@@ -71,9 +71,9 @@ class Sample:
         border = torch.ones(h, w, dtype=torch.bool)
         border[1:-1, 1:-1] = False
         dtype = accumulation_dtype(grid.dtype)
-        # Each token's channels side by side, also where there is one image: a view of the
-        # caller's tensor would keep it alive.
-        tokens = grid.detach().flatten(1).T.to("cpu", dtype, copy=True).contiguous()
+        # A copy, which does not keep the caller's tensor alive.
+        flat = grid.detach().flatten(1).T
+        tokens = torch.empty(flat.shape, dtype=dtype).copy_(flat)
         self._tokens.append(tokens)
         self._border.append(border.flatten())
         self._keys.append(keys)
@@ -129,3 +129,18 @@ def otsu(values: Tensor) -> float:
     i = int(between.argmax())
     exact = values.sort().values
     return float((exact[i] + exact[i + 1]) / 2)
+
+
+def projected(tokens: Tensor, mean: Tensor, rows: Tensor) -> Tensor:
+    """``(n, K)`` float64, in bands: all tokens in float64 would take twice their memory."""
+    bands = tokens.split(max(1, _BAND // max(1, tokens.shape[1])))
+    return torch.cat([(band.to(torch.float64) - mean) @ rows.T for band in bands])
+
+
+def is_background(above: Tensor, border: Tensor) -> bool:
+    """Whether the tokens ``above`` are the more frequent kind at the border, not inside."""
+    if bool(border.any()) and not bool(border.all()):
+        at_border, inside = (float(above[at].double().mean()) for at in (border, ~border))
+        if at_border != inside:
+            return at_border > inside
+    return float(above.double().mean()) > 0.5

@@ -45,6 +45,7 @@ class Tokens:
 
     Attributes:
         adapter: facts about the backbone.
+        channels, stride, itemsize: of the tokens that were seen last; 0 = none yet.
 
     Raises:
         ConfigError: a wrapped backbone, a layer that it lacks, or both layer and output.
@@ -68,6 +69,8 @@ class Tokens:
         self.adapter = describe(backbone)
         self._block = None if layer is None else self.adapter.block_index(layer)
         self._output = output
+        self.channels, self.itemsize = 0, 0
+        self.stride: tuple[int, int] = (0, 0)
         known = "forward" in vars(backbone)  # bound to another method, or patched
         self._methods = [
             name
@@ -135,6 +138,8 @@ class Tokens:
                 f"{stride[1]} pixels of {len(images)} images of {size[0]}x{size[1]}, got "
                 f"{tuple(tokens.shape)}; choose another layer or output."
             )
+        self.channels, self.stride = tokens.shape[1], stride
+        self.itemsize = tokens.element_size()
         return grid
 
     def _at_block(self, images: Tensor, size: tuple[int, int]) -> Grid:
