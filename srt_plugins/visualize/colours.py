@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ConfigError, MissingDependencyError, nearest
+from ..errors import ConfigError, nearest
+from .needs import matplotlib_maps
 from .text import FAINT, Canvas, line_height, text_width
 
 UNKNOWN = (150, 150, 150)
@@ -133,12 +134,7 @@ def signed_limit(values: np.ndarray, share: float = 0.02) -> float:
 @lru_cache(maxsize=32)
 def colour_table(name: str) -> np.ndarray:
     """The colours ``(N, 3)`` uint8 of matplotlib's colour map ``name``."""
-    try:
-        from matplotlib import colormaps
-    except ImportError as error:
-        raise MissingDependencyError(
-            "Colour maps need matplotlib, which is not installed: pip install 'srt-plugins[show]'."
-        ) from error
+    colormaps = matplotlib_maps()
     if name not in colormaps:
         raise ConfigError(
             f"Expected the name of a colour map of matplotlib, got {name!r}; nearest: "
@@ -212,7 +208,7 @@ def bar(scale: Scale, width: int = 256, size: int = 13) -> np.ndarray:
     """
     table, thick = colour_table(scale.name), max(6, round(0.8 * size))
     canvas = Canvas(thick + line_height(size), width)
-    across = np.arange(width) * len(table) // max(1, width)
+    across = np.rint(np.linspace(0, len(table) - 1, width)).astype(np.intp)
     canvas.paste(np.broadcast_to(table[across], (thick, width, 3)), 0, 0)
     texts = _numbers(scale)
     widths = [text_width(text, size) for text in texts]
@@ -233,7 +229,7 @@ def _numbers(scale: Scale) -> list[str]:
 
 
 def _number(value: float) -> str:
-    text = f"{value:.3g}"
+    text = f"{value:.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
     return text.replace("-", "−")
 
 

@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ConfigError, MediaError, MissingDependencyError, nearest
+from ..errors import ConfigError, MediaError, nearest
+from .needs import pillow
+from .pixels import eight_bit, rgb_array, turned
 from .video import VIDEOS
 
 IMAGES = (
@@ -24,7 +26,7 @@ IMAGES = (
 MOST_PIXELS = 2**29
 """Images of more pixels (1.5 GiB as RGB) are refused; phone cameras have up to 200 million."""
 
-# EXIF orientation -> transposed, then rows upside down, then columns reversed.
+# EXIF orientation -> the arguments of `turned`.
 _ORIENTATIONS = {
     2: (False, False, True),
     3: (False, True, True),
@@ -34,6 +36,7 @@ _ORIENTATIONS = {
     7: (True, True, True),
     8: (True, True, False),
 }
+_AS_IT_IS = (False, False, False)
 _ORIENTATION = 0x0112
 _ALPHA = ("RGBA", "RGBa", "LA", "La", "PA")
 _AGAIN = "copy or download it again"
@@ -51,29 +54,14 @@ _HEIF = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 _LIMIT = threading.Lock()
 
 
-def pillow() -> Any:
-    """``PIL.Image``.
-
-    Raises:
-        MissingDependencyError: Pillow is not installed.
-    """
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise MissingDependencyError(
-            "Pictures need Pillow, which is not installed: pip install 'srt-plugins[show]'."
-        ) from error
-    return Image
-
-
 def read_image(source: Any) -> np.ndarray:
     """An image as ``(H, W, 3)`` uint8 RGB, as a viewer shows it.
 
     EXIF orientation is applied, transparency is over white, and of several frames or pages the
     first is read. CMYK is converted without colour profiles. Grey of more than eight bits becomes
     eight: 16-bit values are divided by 257 and rounded, so 65535 is white. 32-bit integers within
-    0..65535 are taken for 16-bit; floats within 0..1 times 255, and within 0..255 as they are;
-    other ranges are stretched from least to most, and what is not finite is black.
+    0..65535 are taken for 16-bit; floats within 0..1 are times 255, and within 0..255 as they are;
+    other ranges are stretched from least to most. What is not finite is black.
 
     Args:
         source: a path, the bytes of a file, a binary file object, a ``PIL.Image.Image``, or an
@@ -86,13 +74,13 @@ def read_image(source: Any) -> np.ndarray:
     """
     Image = pillow()
     if isinstance(source, np.ndarray):
-        return _from_array(source)
+        return rgb_array(source)
     if isinstance(source, Image.Image):
         return _decoded(source, "the image")
     if isinstance(source, (bytes, bytearray, memoryview)):
         return _read(BytesIO(source), "the image")
     if hasattr(source, "read"):
-        return _read(source, str(getattr(source, "name", "the image")))
+        return _read(BytesIO(source.read()), str(getattr(source, "name", "the image")))
     if not isinstance(source, (str, Path)):
         raise ConfigError(
             "Expected an image as a path, bytes, a binary file, a NumPy array or a PIL image, got "
@@ -226,12 +214,21 @@ def _decoded(image: Any, name: str) -> np.ndarray:
             f"Expected an image of at most {MOST_PIXELS} pixels, got {name} of {width} x {height}; "
             "make it smaller or cut it into parts."
         )
+    if image.format == "EPS":
+        # Pillow would run Ghostscript on it.
+        raise MediaError(f"Expected pixels, got {name}, which is PostScript; convert it to PNG.")
     try:
         image.load()
-        pixels = _rgb(image)
     except Exception as error:  # decoders raise anything on damaged data
         raise _damaged(name, error) from error
-    return np.ascontiguousarray(_upright(pixels, _orientation(image)))
+    try:
+        pixels = _rgb(image)
+    except ValueError as error:
+        raise MediaError(
+            f"Expected an image that Pillow makes RGB, got {name} of mode {image.mode} ({error}); "
+            "convert it to PNG."
+        ) from error
+    return turned(pixels, *_ORIENTATIONS.get(_orientation(image), _AS_IT_IS))
 
 
 def _orientation(image: Any) -> int:
@@ -242,69 +239,17 @@ def _orientation(image: Any) -> int:
         return 1
 
 
-def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    transposed, rows, columns = _ORIENTATIONS.get(orientation, (False, False, False))
-    if transposed:
-        pixels = pixels.swapaxes(0, 1)
-    return pixels[:: -1 if rows else 1, :: -1 if columns else 1]
-
-
 def _rgb(image: Any) -> np.ndarray:
     if image.mode == "F" or image.mode[0] == "I":
         grey = np.asarray(image)
-        eight = _eight_bit(grey, sixteen=image.mode != "F")
-        clear = image.info.get("transparency")
+        eight, clear = eight_bit(grey), image.info.get("transparency")
         if isinstance(clear, int):
             eight = np.where(grey == clear, np.uint8(255), eight)
         return np.repeat(eight[..., None], 3, axis=-1)
     if image.mode in _ALPHA or "transparency" in image.info:
-        if image.mode == "La":
-            image = image.convert("LA")
+        # Pillow knows no direct way from premultiplied grey.
+        image = image.convert("LA") if image.mode == "La" else image
         image = image.convert("RGBA")
         white = pillow().new("RGBA", image.size, (255, 255, 255, 255))
         image = pillow().alpha_composite(white, image)
-    return np.asarray(image.convert("RGB"))
-
-
-def _eight_bit(values: np.ndarray, sixteen: bool) -> np.ndarray:
-    """Values of any range as uint8, by the rules of :func:`read_image`."""
-    if values.dtype.kind == "u" and values.dtype.itemsize == 2:
-        return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    finite = np.isfinite(values)
-    if not finite.any():
-        return np.zeros(values.shape, np.uint8)
-    low, high = (
-        float(values.min(where=finite, initial=np.inf)),
-        float(values.max(where=finite, initial=-np.inf)),
-    )
-    if sixteen and low >= 0 and high <= 65535:
-        low, high = 0.0, 65535.0
-    elif not sixteen and low >= 0 and high <= 255:
-        low, high = 0.0, 1.0 if high <= 1 else 255.0
-    scaled = (np.where(finite, values, low).astype(np.float64) - low) * (
-        255 / max(high - low, 1e-30)
-    )
-    return np.where(finite, np.rint(scaled), 0).astype(np.uint8)
-
-
-def _from_array(array: np.ndarray) -> np.ndarray:
-    channels = array.shape[2] if array.ndim == 3 else 1
-    if array.ndim not in (2, 3) or channels not in (1, 3, 4) or array.size == 0:
-        raise ConfigError(
-            "Expected an image as an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), got "
-            f"{array.shape}."
-        )
-    if array.dtype.kind not in "buif":
-        raise ConfigError(f"Expected an image of numbers, got an array of {array.dtype}.")
-    if array.dtype == np.uint8:
-        eight = array
-    elif array.dtype == bool:
-        eight = array.astype(np.uint8) * 255
-    else:
-        eight = _eight_bit(array, sixteen=array.dtype.kind != "f")
-    eight = eight.reshape(*array.shape[:2], channels)
-    if channels == 4:
-        alpha = eight[..., 3:].astype(np.uint16)
-        mixed = eight[..., :3] * alpha + 255 * (255 - alpha)
-        eight = ((mixed + 127) // 255).astype(np.uint8)
-    return np.ascontiguousarray(np.broadcast_to(eight, (*array.shape[:2], 3)))
+    return np.array(image.convert("RGB"))

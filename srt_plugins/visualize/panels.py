@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import ConfigError, nearest
-from ..evaluation.files import replacing
+from ..errors import ConfigError
 from .colours import Scale, bar
-from .images import pillow
-from .text import FAINT, INK, Canvas, line_height, shortened, text_width, wrapped
+from .legend import Key, legend
+from .pictures import resize_nearest, resize_smooth, save_picture, size_of, whole
+from .text import FAINT, INK, Canvas, line_height, shortened, wrapped
+
+__all__ = [
+    "MOST_WIDTH",
+    "Key",
+    "Panel",
+    "legend",
+    "resize_nearest",
+    "resize_smooth",
+    "save_picture",
+    "sheet",
+    "strip",
+]
 
 Colour = tuple[int, int, int]
 
@@ -23,7 +33,8 @@ MOST_WIDTH = 2400
 _LOWEST, _HIGHEST = 240, 1000
 _NARROWEST = 96
 _NOTE_LINES = 3
-_SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
+# Pictures that are enlarged so many times or more keep their pixels.
+_COARSE = 3
 
 
 @dataclass(frozen=True)
@@ -41,19 +52,6 @@ class Panel:
     title: str = ""
     note: str = ""
     scale: Scale | None = None
-
-
-@dataclass(frozen=True)
-class Key:
-    """A legend: what each colour means.
-
-    Args:
-        entries: names and RGB colours, in their order.
-        title: before the first entry.
-    """
-
-    entries: Sequence[tuple[str, Sequence[int]]] = field(default_factory=tuple)
-    title: str = ""
 
 
 def strip(
@@ -78,7 +76,7 @@ def strip(
     """
     if not panels:
         raise ConfigError("Expected panels to draw, got none.")
-    columns = len(panels) if columns is None else min(_whole("columns", columns), len(panels))
+    columns = len(panels) if columns is None else min(whole("columns", columns), len(panels))
     rows = [list(panels[i : i + columns]) for i in range(0, len(panels), columns)]
     return _drawn(rows, _Header(title=title), width, key)
 
@@ -139,12 +137,12 @@ class _Layout:
 def _layout(rows: Sequence[Sequence[Panel]], width: int | None) -> _Layout:
     """Every picture of a row gets one height, and every row of one shape of picture too."""
     count = max(map(len, rows))
-    shapes = [[_shape(panel) for panel in row] for row in rows]
+    shapes = [[size_of(panel.picture, panel.title) for panel in row] for row in rows]
     # Width over height of the widest picture of each column sets the columns.
     ratios = [max(r[i][1] / r[i][0] for r in shapes if i < len(r)) for i in range(count)]
     tallest = max(h for row in shapes for h, _ in row)
     height = float(min(max(tallest, _LOWEST), _HIGHEST))
-    most = MOST_WIDTH if width is None else _whole("width", width)
+    most = MOST_WIDTH if width is None else whole("width", width)
     text = min(28, max(13, round(min(most, sum(ratios) * height) / 95)))
     gap = max(8, round(0.7 * text))
     room = max(count * 8, most - gap * (count + 1))
@@ -165,8 +163,8 @@ def _least(room: float, count: int) -> int:
 def _fitting(ratios: Sequence[float], room: float) -> float:
     """The height at which columns, none narrower than the least, fill the room."""
     least = _least(room, len(ratios))
-    low, high = 1.0, max(1.0, room / max(ratios))
-    for _ in range(40):
+    low, high = 0.0, room / max(ratios)
+    for _ in range(50):
         middle = (low + high) / 2
         fits = sum(max(least, middle * r) for r in ratios) <= room
         low, high = (middle, high) if fits else (low, middle)
@@ -193,13 +191,15 @@ def _drawn(
             canvas.text(left, 0, shortened(title, text, wide, bold=True), text, bold=True)
         blocks.append(canvas.picture())
     for i, row in enumerate(rows):
-        if i < len(header.labels):
-            blocks.append(_line(header.labels[i], layout.width - 2 * gap, small, FAINT))
         cells = [
             _cell(panel, size, wide, text, small, titled=header.columns is None)
             for panel, size, (_, wide) in zip(row, layout.sizes[i], _places(layout))
         ]
-        blocks.append(_beside(_aligned(cells), _places(layout), layout.width - 2 * gap))
+        block = _beside(_aligned(cells), _places(layout), layout.width - 2 * gap)
+        if i < len(header.labels):
+            label = _line(header.labels[i], block.shape[1], small, FAINT)
+            block = np.concatenate([label, block])
+        blocks.append(block)
     if key is not None and key.entries:
         blocks.append(legend(key, layout.width - 2 * gap, text))
     return _stacked(blocks, gap, layout.width)
@@ -220,18 +220,26 @@ def _line(text: str, width: int, size: int, colour: Colour = INK, bold: bool = F
 def _cell(
     panel: Panel, size: tuple[int, int], width: int, text: int, small: int, titled: bool
 ) -> tuple[np.ndarray | None, np.ndarray, np.ndarray | None]:
-    """Title, picture, and what is below it; the picture in the middle of its column."""
+    """Title, picture, and what is below it, at the left of the column."""
     above = _line(panel.title, width, text, bold=True) if titled and panel.title else None
-    # Enlarged by a whole factor or more, pixels of small pictures stay visible as they are.
-    picture = resize_smooth(panel.picture, size)
+    # Smooth edges between a few large pixels would look like more than there is.
+    coarse = size[0] >= _COARSE * panel.picture.shape[0]
+    picture = (resize_nearest if coarse else resize_smooth)(panel.picture, size)
     framed = np.full((size[0], width, 3), 255, np.uint8)
-    left = (width - size[1]) // 2
-    framed[:, left : left + size[1]] = picture
+    framed[:, : size[1]] = picture
     below = []
     if panel.scale is not None:
-        below.append(bar(panel.scale, width, small))
-    below += [_line(part, width, small, FAINT) for part in wrapped(panel.note, small, width, 3)]
+        wide = size[1] if size[1] >= _NARROWEST else width
+        below.append(
+            np.pad(bar(panel.scale, wide, small), _right(width - wide), constant_values=255)
+        )
+    lines = wrapped(panel.note, small, width, _NOTE_LINES)
+    below += [_line(line, width, small, FAINT) for line in lines]
     return above, framed, np.concatenate(below) if below else None
+
+
+def _right(pixels: int) -> tuple[tuple[int, int], ...]:
+    return (0, 0), (0, pixels), (0, 0)
 
 
 def _aligned(
@@ -247,9 +255,7 @@ def _aligned(
             wide = cell[1].shape[1]
             block = np.full((heights[k] + gaps[k], wide, 3), 255, np.uint8)
             if part is not None:
-                # Pictures of one row end at one line.
-                top = heights[k] - len(part) if k < 2 else gaps[k]
-                block[top : top + len(part)] = part
+                block[gaps[k] : gaps[k] + len(part)] = part
             parts.append(block)
         out.append(np.concatenate(parts))
     return out
@@ -272,108 +278,3 @@ def _stacked(blocks: Sequence[np.ndarray], gap: int, width: int) -> np.ndarray:
         page[top : top + len(block), gap : gap + block.shape[1]] = block
         top += len(block) + gap
     return page
-
-
-def legend(key: Key, width: int, size: int = 14) -> np.ndarray:
-    """The entries of a legend in as many lines as they need, ``(H, width, 3)`` uint8 on white.
-
-    Args:
-        key: names and colours.
-        width: pixels.
-        size: of the text, in pixels.
-    """
-    line, swatch = round(1.15 * line_height(size)), round(0.9 * size)
-    spots: list[tuple[int, int, str, Any]] = []
-    left = text_width(key.title, size, bold=True) + size if key.title else 0
-    row = 0
-    for name, colour in key.entries:
-        name = shortened(name, size, width - 1.5 * swatch)
-        wide = round(1.5 * swatch) + text_width(name, size)
-        if left and left + wide > width:
-            left, row = 0, row + 1
-        spots.append((left, row, name, tuple(int(c) for c in colour)))
-        left += wide + round(1.2 * size)
-    canvas = Canvas((row + 1) * line, width)
-    if key.title:
-        canvas.text(0, (line - line_height(size)) / 2, key.title, size, bold=True)
-    for left, row, name, colour in spots:
-        top = row * line + (line - swatch) // 2
-        canvas.draw.rectangle(
-            (left, top, left + swatch - 1, top + swatch - 1), colour, outline=(120, 120, 120)
-        )
-        where = row * line + (line - line_height(size)) / 2
-        canvas.text(left + round(1.5 * swatch), where, name, size)
-    return canvas.picture()
-
-
-def resize_nearest(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """An array ``(H, W, ...)`` of any dtype at ``size`` (height, width), by nearest neighbour."""
-    height, width = _size(size)
-    rows = ((2 * np.arange(height) + 1) * picture.shape[0]) // (2 * height)
-    columns = ((2 * np.arange(width) + 1) * picture.shape[1]) // (2 * width)
-    return picture[rows[:, None], columns]
-
-
-def resize_smooth(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A picture ``(H, W, 3)`` uint8 at ``size`` (height, width), with antialiasing."""
-    height, width = _size(size)
-    if picture.shape[:2] == (height, width):
-        return picture
-    Image = pillow()
-    smaller = height * width < picture.shape[0] * picture.shape[1]
-    kind = Image.Resampling.HAMMING if smaller else Image.Resampling.BICUBIC
-    return np.array(Image.fromarray(np.ascontiguousarray(picture)).resize((width, height), kind))
-
-
-def save_picture(path: str | Path, picture: np.ndarray, quality: int = 92) -> Path:
-    """Write a picture ``(H, W, 3)`` uint8 as PNG or JPEG by the path's ending, whole or not at all.
-
-    Args:
-        path: ends in ``.png``, ``.jpg`` or ``.jpeg``.
-        picture: RGB.
-        quality: of a JPEG.
-
-    Raises:
-        ConfigError: another ending, no such folder, or an array that is no picture.
-    """
-    path = Path(path)
-    kind = _SUFFIXES.get(path.suffix.lower())
-    if kind is None:
-        raise ConfigError(
-            f"Expected a picture's path to end in {', '.join(_SUFFIXES)}, got {path}; nearest: "
-            f"{nearest(path.suffix.lower(), _SUFFIXES, limit=1)}."
-        )
-    if not path.parent.is_dir():
-        raise ConfigError(f"Expected {path.parent} to be a folder for {path.name}; make it first.")
-    height, width = _shape(Panel(picture))
-    if kind == "JPEG" and max(height, width) > 65535:
-        raise ConfigError(f"Expected at most 65535 pixels a side for JPEG, got {width} x {height}.")
-    image = pillow().fromarray(np.ascontiguousarray(picture))
-    options = {"quality": quality, "subsampling": 0} if kind == "JPEG" else {"compress_level": 6}
-    with replacing(path) as part:
-        image.save(part, kind, **options)
-    return path
-
-
-def _shape(panel: Panel) -> tuple[int, int]:
-    picture = panel.picture
-    good = isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.ndim == 3
-    if not good or picture.shape[2] != 3 or not picture.size:
-        given = (
-            f"{picture.dtype} {picture.shape}"
-            if isinstance(picture, np.ndarray)
-            else type(picture).__name__
-        )
-        of = f" of panel {panel.title!r}" if panel.title else ""
-        raise ConfigError(f"Expected the picture{of} to be uint8 (H, W, 3), got {given}.")
-    return picture.shape[0], picture.shape[1]
-
-
-def _size(size: tuple[int, int]) -> tuple[int, int]:
-    return _whole("height", size[0]), _whole("width", size[1])
-
-
-def _whole(name: str, value: Any) -> int:
-    if isinstance(value, bool) or int(value) != value or value < 1:
-        raise ConfigError(f"Expected {name} to be an integer of at least 1, got {value!r}.")
-    return int(value)

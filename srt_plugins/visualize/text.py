@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .images import pillow
+from .needs import pillow
 
 INK = (32, 32, 32)
 FAINT = (105, 105, 105)
