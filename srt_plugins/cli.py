@@ -33,6 +33,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "pictures of features, uncertainty and predictions",
         "srt_plugins.visualize.show_command:add_parser",
     ),
+    "demo": (
+        "a local web page to try SRT on images of yours",
+        "srt_plugins.demo.command:add_parser",
+    ),
     "tune": (
         "choose settings on a few labelled images",
         "srt_plugins.evaluation.tune_command:add_parser",

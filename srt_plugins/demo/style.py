@@ -1,0 +1,44 @@
+"""How the page looks: fonts of the reader's system, nothing fetched."""
+
+from __future__ import annotations
+
+from typing import Any
+
+CSS = """
+.gradio-container { max-width: 1500px !important; margin: 0 auto; }
+.srt-head h1 { margin: 0; font-size: 1.35rem; }
+.srt-head p { margin: 0.15rem 0 0; color: var(--body-text-color-subdued); }
+.srt-status { padding: 0.55rem 0.8rem; border-radius: 8px; overflow-wrap: anywhere;
+  background: var(--background-fill-secondary); border: 1px solid var(--border-color-primary); }
+.srt-status.error { color: #b3261e; border-color: #b3261e; background: #fdecea; }
+.dark .srt-status.error { color: #ffb4ab; border-color: #ffb4ab; background: #3b1512; }
+.srt-hint { font-size: 0.85rem; color: var(--body-text-color-subdued); overflow-wrap: anywhere; }
+.srt-hint.error { color: #b3261e; }
+.dark .srt-hint.error { color: #ffb4ab; }
+.srt-caption { font-size: 0.8rem; color: var(--body-text-color-subdued); }
+.srt-bar { display: flex; gap: 0.5rem; align-items: center; }
+.srt-bar .ramp { flex: 1; height: 0.6rem; border-radius: 3px; }
+.srt-legend { display: flex; flex-wrap: wrap; gap: 0.2rem 0.9rem; font-size: 0.85rem; }
+.srt-legend .chip { display: inline-flex; align-items: center; gap: 0.35rem; }
+.srt-legend i { width: 0.8rem; height: 0.8rem; border-radius: 2px; border: 1px solid #8888; }
+.srt-cost table { border-collapse: collapse; font-size: 0.9rem; }
+.srt-cost th, .srt-cost td { padding: 0.15rem 0.9rem 0.15rem 0; text-align: right;
+  font-variant-numeric: tabular-nums; font-weight: normal; }
+.srt-cost th:first-child { text-align: left; color: var(--body-text-color-subdued); }
+.srt-cost div { font-size: 0.8rem; color: var(--body-text-color-subdued); }
+"""
+
+
+def theme() -> Any:
+    """Gradio's theme with the fonts of the reader's system."""
+    import gradio as gr
+
+    class SystemFont(gr.themes.Font):
+        """A font that is there already; Gradio would look for a file of any other."""
+
+        def stylesheet(self) -> dict[str, None]:
+            return {"url": None, "css": None}
+
+    sans = [SystemFont(name) for name in ("system-ui", "sans-serif")]
+    mono = [SystemFont(name) for name in ("ui-monospace", "monospace")]
+    return gr.themes.Default(primary_hue="teal", neutral_hue="slate", font=sans, font_mono=mono)
