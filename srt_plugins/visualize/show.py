@@ -160,7 +160,7 @@ class Show:
         try:
             yield
         finally:
-            self._keeps = False
+            self._range, self._keeps = None, False
 
     def whole_key(self) -> Key | None:
         """The legend of all classes of a model that tells classes, None for others."""
