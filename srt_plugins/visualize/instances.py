@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import ConfigError
 from .pictures import resize_nearest
 from .text import Canvas, line_height, text_width
-from .tints import borders, called, class_colours, mixed
+from .tints import called, class_colours, mixed
 
 
 def instances(
@@ -74,16 +74,27 @@ def instances(
 def _masks(
     image: np.ndarray, masks: np.ndarray, order: list[int], shades: Any, alpha: float
 ) -> np.ndarray:
-    picture = image
+    picture = image.copy()
     for i in order:
-        mask = np.asarray(masks[i]).astype(bool)
+        mask = np.asarray(masks[i]).astype(bool, copy=False)
         if mask.shape != image.shape[:2]:
             mask = resize_nearest(mask, image.shape[:2])
-        if not mask.any():
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        if not len(rows):
             continue
-        weight = np.where(mask, np.where(borders(mask), 256, round(256 * alpha)), 0)
-        picture = mixed(picture, shades[i], weight.astype(np.uint16)[..., None])
+        # Only where the object is: there may be a hundred of them.
+        part = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        inside = mask[part]
+        weight = np.where(inside, np.where(_rim(inside), 256, round(256 * alpha)), 0)
+        picture[part] = mixed(picture[part], shades[i], weight.astype(np.uint16)[..., None])
     return picture
+
+
+def _rim(mask: np.ndarray) -> np.ndarray:
+    """Pixels of the mask beside one that is not in it."""
+    around = np.pad(mask, 1)
+    core = around[:-2, 1:-1] & around[2:, 1:-1] & around[1:-1, :-2] & around[1:-1, 2:]
+    return mask & ~core
 
 
 def _box(canvas: Canvas, box: np.ndarray, shade: np.ndarray, thick: int, shape: Any) -> None:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
 
 import matplotlib
 import numpy as np
 import pytest
 
-from srt_plugins.errors import ConfigError
+from srt_plugins.errors import ConfigError, MissingDependencyError
 from srt_plugins.visualize.colours import (
     UNKNOWN,
     Scale,
     bar,
+    colour_table,
     heat,
     oklab,
     palette,
@@ -177,3 +179,10 @@ def test_bar(width: int) -> None:
         # A number at either end, and one in the middle where there is room.
         assert dark[:8].any() and dark[-8:].any()
         assert width == 100 or dark[width // 2 - 10 : width // 2 + 10].any()
+
+
+def test_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
+    colour_table.cache_clear()
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'srt-plugins\[show\]'"):
+        heat(np.ones((2, 2)))

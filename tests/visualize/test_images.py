@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import struct
+import sys
 import warnings
 import zlib
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from srt_plugins.errors import ConfigError, MediaError
+from srt_plugins.errors import ConfigError, MediaError, MissingDependencyError
 from srt_plugins.visualize import images
 from srt_plugins.visualize.images import expand, read_image
 
@@ -377,3 +378,9 @@ def test_expand_says_what_is_missing_and_what_is_there(tmp_path: Path) -> None:
 def test_all_endings_of_images_are_lower_case_and_apart_from_those_of_videos() -> None:
     assert not set(images.IMAGES) & set(images.VIDEOS)
     assert all(e == e.lower() and e[0] == "." for e in (*images.IMAGES, *images.VIDEOS))
+
+
+def test_without_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(MissingDependencyError, match=r"Pillow.*pip install 'srt-plugins\[show\]'"):
+        read_image(_colours(2, 2))

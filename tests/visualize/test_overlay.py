@@ -178,6 +178,22 @@ def test_instances() -> None:
         assert (np.abs(tag - colour).max(1) > 100).mean() > 0.05
 
 
+def test_masks_have_a_rim_in_their_own_colour() -> None:
+    image = np.full((80, 80, 3), 100, np.uint8)
+    mask = np.random.default_rng(0).random((80, 80)) < 0.8
+    mask[:40] = mask[:, 70:] = False
+    # The box and its tag are in the upper half.
+    got = overlay.instances(
+        image, [[2, 20, 30, 30]], [1], None, None, mask[None], _PALETTE, alpha=0.25
+    )
+    for y, x in itertools.product(range(40, 80), range(80)):
+        beside = [(y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)]
+        inner = all(v < 80 and w < 80 and w >= 0 and mask[v, w] for v, w in beside)
+        share = 0 if not mask[y, x] else 0.25 if inner else 1
+        want = (1 - share) * 100 + share * _PALETTE[1]
+        assert np.abs(got[y, x] - want).max() <= 1
+
+
 def test_tags_do_not_cover_each_other() -> None:
     image = np.full((300, 300, 3), 100, np.uint8)
     boxes = np.tile([[100.0, 100, 200, 200]], (4, 1)) + np.arange(4)[:, None]

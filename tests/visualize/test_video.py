@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import sys
 import warnings
 from collections.abc import Iterator
 from fractions import Fraction
@@ -12,7 +13,7 @@ import av
 import numpy as np
 import pytest
 
-from srt_plugins.errors import ConfigError, MediaError
+from srt_plugins.errors import ConfigError, MediaError, MissingDependencyError
 from srt_plugins.visualize import encode
 from srt_plugins.visualize.video import describe, frames, is_video, write_video
 
@@ -289,3 +290,10 @@ def test_is_video(tmp_path: Path) -> None:
         assert is_video(bare)
     bare.write_bytes(b"\x89PNG\r\n\x1a\n")
     assert not is_video(bare)
+
+
+def test_without_pyav(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    for call in (lambda: frames("a.mp4"), lambda: write_video(tmp_path / "a.mp4", [], 5)):
+        with pytest.raises(MissingDependencyError, match=r"pip install 'srt-plugins\[show\]'"):
+            call()
