@@ -67,7 +67,7 @@ class Basis:
         largest loading alone five were.
 
         Args:
-            grids: ``(B, D, h, w)`` each, of any dtype and size; read once.
+            grids: ``(B, D, h, w)`` each, of any dtype and size; read once. One is taken as well.
             components: K.
             without_background: fit to the foreground alone, as DINOv2's authors do for their
                 pictures (Oquab et al., TMLR 2024, Sec. 7.5). The first component of all tokens is
@@ -228,8 +228,9 @@ class Basis:
         with no_autocast(grid.device.type):
             wide = grid.to(accumulation_dtype(grid.dtype))
             # Taken off first: channels may have means far larger than their spread.
-            centred = (wide - self.mean.to(wide)[:, None, None]).flatten(2)
-            left, right = operands(rows.to(wide).expand(len(grid), -1, -1), centred)
+            centred = (wide - self.mean.to(wide.dtype).to(wide.device)[:, None, None]).flatten(2)
+            rows = rows.to(wide.dtype).to(wide.device).expand(len(grid), -1, -1)
+            left, right = operands(rows, centred)
             return torch.bmm(left, right).unflatten(2, grid.shape[2:])
 
 

@@ -24,9 +24,9 @@ __all__ = ["Features", "Map"]
 class Features:
     """Features at one place of a backbone.
 
-    Images of any size are taken: partial patches at the bottom and the right are completed with
-    pixels from beyond the edge (``Settings.padding``; plain: the edge itself), also where the
-    backbone would leave them out. The model is left as it was found.
+    Images of any size are taken: partial patches at the bottom and the right are completed by
+    ``padding``, also where the backbone would leave them out or fill them with zeros. The model is
+    left as it was found.
 
     Args:
         backbone: not wrapped; any that an adapter knows, or whose outputs are ``(B, D, h, w)``.
@@ -46,19 +46,20 @@ class Features:
     ) -> None:
         self.tokens = Tokens(backbone, layer, output)
 
-    def plain(self, images: Tensor, basis: Basis | None = None) -> Map:
+    def plain(self, images: Tensor, basis: Basis | None = None, padding: str = "replicate") -> Map:
         """One forward, without SRT.
 
         Args:
             images: ``(B, C, H, W)``, normalised, on the backbone's device.
             basis: what to project on; None = all D channels.
+            padding: how partial patches are completed, as ``Settings.padding``.
 
         Raises:
             ConfigError: no such images. AdapterError: the backbone returned no token grid.
         """
         with reading(self.tokens.backbone):
             self.tokens.prepare(images)
-            grid = self.tokens(self.tokens.completed(images))
+            grid = self.tokens(self.tokens.completed(images, padding))
             shown = _projected(grid.tensor, basis)
         return _map(shown, grid.stride, grid.stride, size_of(images), basis, (1,) * len(images))
 

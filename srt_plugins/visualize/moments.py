@@ -40,7 +40,7 @@ class Moments:
             self.outer = torch.zeros(self.channels, self.channels, dtype=torch.float64)
         for band in tokens.split(max(1, _BAND // max(1, self.channels))):
             if len(band):
-                self._merge(band.to("cpu", torch.float64))
+                self._merge(band.cpu().to(torch.float64))  # some devices have no float64
 
     def _merge(self, band: Tensor) -> None:
         mean = band.mean(0)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from ..core.cells import output_cell
 from ..errors import ConfigError
 from ..settings import Settings
 from .features import Features
@@ -75,10 +76,9 @@ def _plan(
 ) -> tuple[int, bool, int]:
     """Pixels per cell, whether to keep the tokens of all views, and how many channels at a time."""
     tokens, batch = features.tokens, len(images)
-    finest = settings.stride or 1
-    # What need not divide the stride is told by the engine.
-    strides = [s for s in range(1, tokens.stride[0]) if tokens.stride[0] % s == 0 and s >= finest]
-    strides.append(tokens.stride[0] if finest in (1, *strides) else finest)
+    token = tokens.stride[0]
+    finest = output_cell(token, settings.stride or 1)
+    strides = [s for s in range(finest, token + 1) if token % s == 0]
     size = tokens.view_size(images)
     positions = math.prod(size) // math.prod(tokens.stride)
     views = len(features.views(settings)) * batch * positions * tokens.channels * tokens.itemsize

@@ -307,6 +307,8 @@ def test_images_of_any_size_are_completed_and_cells_begin_inside():
         )
         with torch.no_grad():
             torch.testing.assert_close(found.values, backbone(completed).float())
+            zeros = features.plain(images, padding="zeros")
+            torch.testing.assert_close(zeros.values, backbone(images).float())
         pixels = features.ensembled(images, Settings(views=VIEWS, stride=1))
         assert pixels.values.shape == (2, 6, *size)
         halves = features.ensembled(images, Settings(views=VIEWS, stride=4, dispersion=True))
