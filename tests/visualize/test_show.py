@@ -1,0 +1,235 @@
+"""``srt show``: what is shown, files, mistakes."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+
+from srt_plugins import Settings, SRTWrapper
+from srt_plugins.cli import main
+from srt_plugins.scenes import render
+from srt_plugins.visualize.basis import Basis
+from srt_plugins.visualize.load import load_subject
+from srt_plugins.visualize.show import Look, Show
+from srt_plugins.visualize.video import frames, write_video
+
+SIZE = (72, 104)  # 4.5 x 6.5 patches
+DEMO = ["mmseg", "examples/demo/vit_scenes.py", "examples/demo/vit_scenes.pth"]
+
+
+@pytest.fixture(scope="module")
+def scene():
+    return render(2, 1, SIZE).image
+
+
+@pytest.fixture(scope="module")
+def demo():
+    return load_subject(DEMO, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    path = tmp_path_factory.mktemp("timm") / "vit.pth"
+    torch.manual_seed(0)
+    torch.save(timm.create_model("test_vit").state_dict(), path)
+    return str(path)
+
+
+@pytest.fixture
+def run(weights, tmp_path, capsys):
+    def run(*words, model=("timm/test_vit",)):
+        more = ["--checkpoint", weights] if model[0].startswith("timm") else []
+        out = ["--out", str(tmp_path / "out"), "--device", "cpu"]
+        code = main(["show", *more, *map(str, words), *out, "--model", *model])
+        told = capsys.readouterr()
+        return code, told.out, told.err
+
+    run.out = tmp_path / "out"
+    return run
+
+
+@pytest.fixture
+def image(scene, tmp_path):
+    path = tmp_path / "street.png"
+    Image.fromarray(scene).save(path)
+    return path
+
+
+def pictures(shown):
+    return {name: panel.picture for name, panel in shown.panels}
+
+
+def test_every_panel_has_the_size_of_the_image(demo, scene):
+    look = Look(Settings(views=2, smooth="guided"), point=(30, 50))
+    shown = Show(demo, look)(scene)
+    names = ["image", "tokens", "one", "srt", "dispersion", "similarity", "similarity"]
+    assert [name for name, _ in shown.panels] == [*names, "before", "after", "changed"]
+    assert all(panel.picture.shape == (*SIZE, 3) for _, panel in shown.panels)
+    assert shown.key.entries and {name for name, _ in shown.key.entries} <= set(demo.classes)
+
+
+def test_features_before_and_after_are_those_of_the_backbone(demo, scene):
+    show = Show(demo, Look(Settings(views=4, stride=8), panels=["tokens", "srt", "dispersion"]))
+    basis = show.fit([scene])
+    found = pictures(show(scene))
+    given = demo.inputs(scene).images
+    with torch.no_grad():
+        plain = demo.backbone(given)[-1]
+    mean, rows = basis.mean.float(), basis.components.float()
+
+    def picture(tokens, cell):
+        shade = torch.einsum("kd,dhw->khw", rows, tokens - mean[:, None, None])
+        low, high = basis.low.float()[:, None, None], basis.high.float()[:, None, None]
+        shade = ((shade - low) / (high - low)).clamp(0, 1) * 255
+        return shade.permute(1, 2, 0).numpy().repeat(cell, 0).repeat(cell, 1)[: SIZE[0], : SIZE[1]]
+
+    assert np.abs(found["tokens"] - picture(plain[0], 16)).max() <= 1
+    ensembled = SRTWrapper(copy.deepcopy(demo.backbone), views=4, stride=8)
+    with torch.no_grad():
+        tokens = ensembled(given)[-1]
+    assert np.abs(found["srt"] - picture(tokens[0], 8)).max() <= 1
+    assert len(np.unique(found["dispersion"].reshape(-1, 3), axis=0)) > 5
+
+
+def test_padding_has_no_part_in_the_colours(demo, scene):
+    # 4.5 patches high: the half that is padding alone would be the fifth row's other half.
+    show = Show(demo, Look(Settings(views=2)))
+    tokens = show._tokens(scene[:64, :96])
+    assert tokens.shape[-2:] == (4, 6)
+    with torch.no_grad():
+        wanted = demo.backbone(demo.inputs(scene[:64, :96]).images)[-1]
+    assert torch.allclose(tokens, wanted, atol=1e-5)
+
+
+def test_predictions_and_what_changed(demo, scene):
+    settings = Settings(views=4, smooth=3)
+    shown = Show(demo, Look(settings, panels=["before", "changed", "after"]))(scene)
+    before, after = demo.predict(scene).labels, demo.predict(scene, settings).labels
+    differ = before != after
+    assert 0 < differ.mean() < 0.5
+    assert shown.figures == {"changed": differ.mean()}
+    changed = pictures(shown)["changed"]
+    assert np.array_equal(changed[differ], demo.palette[after[differ]])
+    grey = changed[~differ]
+    assert (grey == grey[:, :1]).all()
+
+
+def test_a_layer_is_looked_at_and_ensembled_there(demo, scene):
+    shown = {}
+    for layer in (None, 2):
+        show = Show(demo, Look(Settings(views=2), layer))
+        shown[layer] = pictures(show(scene))
+    for name in ("tokens", "srt", "after"):
+        assert not np.array_equal(shown[None][name], shown[2][name])
+    assert np.array_equal(shown[None]["before"], shown[2]["before"])
+
+
+def test_colours_are_the_same_in_every_frame(demo, scene):
+    show = Show(demo, Look(Settings(views=2)))
+    show.fit([scene])
+    first = pictures(show(scene))["tokens"]
+    show(render(2, 4, SIZE).image)
+    assert np.array_equal(pictures(show(scene))["tokens"], first)
+
+
+def test_one_image(run, image):
+    code, out, err = run(image, "--views", 2)
+    assert code == 0, err
+    path = run.out / "street_show.png"
+    assert out.split() == [str(path)]
+    assert [p.name for p in run.out.iterdir()] == [path.name]
+    assert Image.open(path).width > 4 * SIZE[1]
+
+
+def test_json_panels_and_separate_files(run, image):
+    code, out, _ = run(image, "--views", 2, "--json", "--separate", "--panels", "tokens", "srt")
+    assert code == 0
+    (record,) = json.loads(out)["files"]
+    assert record["panels"] == ["tokens", "srt"] and json.loads(out)["views"] == "2 views"
+    assert sorted(record["files"]) == sorted(str(p) for p in run.out.iterdir())
+    assert all(Image.open(path).size == SIZE[::-1] for path in record["files"])
+
+
+def test_a_folder_makes_a_sheet_and_goes_on_after_what_cannot_be_read(run, scene, tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i in range(3):
+        Image.fromarray(scene[:, i * 8 :]).save(folder / f"{i}.png")
+    whole = (folder / "0.png").read_bytes()
+    (folder / "0.png").write_bytes(whole[: len(whole) // 2])
+    code, out, err = run(folder, "--views", 2)
+    assert code == 1
+    names = {"1_show.png", "2_show.png", "sheet.png"}
+    assert {p.name for p in run.out.iterdir()} == names
+    assert {line.rpartition("/")[2] for line in out.split()} == names
+    errors = [line for line in err.splitlines() if "error" in line]
+    assert len(errors) == 1 and "0.png" in errors[0]
+
+
+def test_a_video(run, scene, tmp_path):
+    path = tmp_path / "drive.mp4"
+    wide = render(2, 1, (SIZE[0], 160)).image
+    write_video(path, [wide[:, i * 4 : i * 4 + 104] for i in range(6)], 10)
+    code, out, err = run(path, "--views", 2, "--every", 2, "--limit", 2, model=DEMO)
+    assert code == 0, err
+    found = list(frames(out.strip()))
+    assert len(found) == 2 and found[0].shape[1] > 4 * 104
+
+
+def test_the_basis_is_carried_from_run_to_run(run, image, tmp_path):
+    path = tmp_path / "colours.npz"
+    panels = ["--views", 2, "--panels", "tokens", "--separate"]
+    assert run(image, *panels, "--save-basis", path)[0] == 0
+    first = np.array(Image.open(run.out / "street_plain_tokens.png"))
+    assert Basis.load(path).components.shape == (3, 64)
+    other = tmp_path / "other.png"
+    Image.fromarray(render(2, 4, SIZE).image).save(other)
+    assert run(other, image, *panels, "--basis", path)[0] == 0
+    assert np.array_equal(np.array(Image.open(run.out / "street_plain_tokens.png")), first)
+
+
+def test_a_large_image_is_made_smaller(run, scene, tmp_path):
+    path = tmp_path / "large.jpg"
+    Image.fromarray(scene).resize((1200, 900)).save(path)
+    code, _, err = run(path, "--views", 2, "--size", 96, "--separate", "--panels", "srt")
+    assert code == 0, err
+    (made,) = run.out.iterdir()
+    assert Image.open(made).size == (96, 72)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--panels", "tokns"], "'tokens'"),
+        (["--panels", "similarity"], "--point Y X"),
+        (["--panels", "before"], "predicts nothing"),
+        (["--panels", "one"], "--smooth"),
+        (["--point", "72", "0"], "row first"),
+        (["--layer", "99"], "99"),
+        (["--views", "0"], "views"),
+        (["--smoth", "3"], "--smooth"),
+        (["--size", "1"], "--size"),
+        (["--basis", "no.npz"], "no.npz"),
+        (["--checkpoint", "no.pth"], "no.pth"),
+        (["nothing.png"], "nothing.png"),
+        (["scenes:tset"], "scenes:tset"),
+    ],
+)
+def test_mistakes_are_one_line_and_write_nothing(run, image, words, told, tmp_path):
+    given = [] if not words[0].startswith("-") else [image]
+    code, out, err = run(*given, *words)
+    assert code == 2 and out == ""
+    (line,) = [one for one in err.splitlines() if one.startswith("srt: error")]
+    assert told in line
+    assert not run.out.exists() or not list(run.out.iterdir())
+
+
+def test_a_name_that_timm_does_not_know(run, image):
+    code, _, err = run(image, model=("timm/test_vitt",))
+    assert code == 2 and "'test_vit'" in err
