@@ -217,6 +217,15 @@ def test_the_surest_is_on_top() -> None:
         assert (got[30, 30] == _PALETTE[top]).all()
 
 
+def test_where_tags_must_overlap_that_of_the_surest_is_on_top() -> None:
+    # No room for a second line of text.
+    image, boxes = np.zeros((14, 200, 3), np.uint8), [[0, 0, 199, 13]] * 2
+    for scores, top in (([0.9, 0.2], 0), ([0.2, 0.9], 1)):
+        got = overlay.instances(image, boxes, [0, 1], scores, ["a", "a"], None, _PALETTE)
+        seen = [int((got[2:-2, 2:-2] == _PALETTE[i]).all(2).sum()) for i in range(2)]
+        assert seen[top] > 100 and seen[1 - top] == 0
+
+
 def test_instances_at_the_edge_and_without_anything() -> None:
     image = _image(50, 40)
     assert np.array_equal(overlay.instances(image, np.zeros((0, 4)), []), image)
