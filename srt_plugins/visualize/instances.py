@@ -54,7 +54,7 @@ def instances(
     if masks is not None and count:
         picture = _masks(image, masks, [int(i) for i in order], shades, alpha)
     canvas = Canvas(picture)
-    size = max(11, min(28, round(max(image.shape[:2]) / 45)))
+    size = max(11, min(28, round(max(image.shape[:2]) / 55)))
     drawn = [int(i) for i in order if np.isfinite(boxes[i]).all()]
     for i in drawn:
         _box(canvas, boxes[i], shades[i], max(1, round(size / 7)), image.shape)
