@@ -172,10 +172,19 @@ def dispersing(model: nn.Module) -> Any:
     return None
 
 
-def follow(part: nn.Module, kind: Any, found: Callable[[nn.Module], Any]) -> None:
-    """Call ``found(model)`` once a part, or what it was put into, is made a part of a ``kind``.
+def follow(
+    part: nn.Module,
+    is_model: Callable[[nn.Module, str], bool],
+    found: Callable[[nn.Module, nn.Module], Any],
+) -> None:
+    """Call ``found(model, child)`` once a part, or what it was put into, is made a part of a model.
 
-    A config builds the backbone before the model, which it does not know.
+    A config builds the backbone before the model, which the backbone never gets to know.
+
+    Args:
+        part: wrapped.
+        is_model: whether a module is the model, into which something is put by that name.
+        found: called once, before the child that holds the part can be found in the model.
     """
     last = [weakref.ref(part)]
 
@@ -183,9 +192,9 @@ def follow(part: nn.Module, kind: Any, found: Callable[[nn.Module], Any]) -> Non
         awaited = last[0]()
         if awaited is None:
             handle.remove()
-        elif child is awaited and isinstance(module, kind):
+        elif child is awaited and is_model(module, name):
             handle.remove()
-            found(module)
+            found(module, awaited)
         elif child is awaited:
             last[0] = weakref.ref(module)
 

@@ -26,6 +26,7 @@ from .lazy import srt_backbone, with_srt
 from .padding import complete_patches
 from .scenes import register_scenes
 from .timm_net import timm_net
+from .uncertainty import draw_dispersion, with_dispersion
 
 __all__ = [
     "LinearSemSegHead",
@@ -33,8 +34,10 @@ __all__ = [
     "add_srt_config",
     "build_srt_backbone",
     "complete_patches",
+    "draw_dispersion",
     "register_scenes",
     "srt_backbone",
     "timm_net",
+    "with_dispersion",
     "with_srt",
 ]

@@ -18,6 +18,7 @@ from ..settings import Settings
 from ..state import chosen_views
 from ..wrapper import SRTWrapper
 from .config import node, srt_keywords
+from .uncertainty import follow_into_model
 
 _SELF = "build_srt_backbone"
 
@@ -107,6 +108,8 @@ def ensemble(backbone: nn.Module, target: str | None, keywords: Mapping[str, Any
     # a warning. Modules from elsewhere may have brought weights of their own.
     brought = getattr(backbone, "may_have_weights", not isinstance(backbone, Backbone))
     part._srt.needs_weights = not brought
+    if part._srt.settings.dispersion:
+        follow_into_model(backbone)
     return backbone
 
 

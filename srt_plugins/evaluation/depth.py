@@ -118,12 +118,19 @@ def image_errors(
         )
     judged = judged_pixels(truth, protocol)
     true = np.asarray(truth, dtype=np.float64)[judged]
-    depth = aligned(
-        np.asarray(prediction, dtype=np.float64)[judged], true, protocol.align, protocol.disparity
+    return pixel_errors(
+        judged_depth(np.asarray(prediction, dtype=np.float64)[judged], true, protocol), true
     )
-    if protocol.clamp:
-        depth = np.clip(depth, protocol.min_depth, protocol.max_depth)
-    return pixel_errors(depth, true)
+
+
+def judged_depth(
+    predicted: np.ndarray, true: np.ndarray, protocol: DepthProtocol = NYU
+) -> np.ndarray:
+    """Predicted depth of the judged pixels of an image, ``(P,)`` in metres, fitted to the truth and
+    clamped as the protocol says.
+    """
+    depth = aligned(predicted, true, protocol.align, protocol.disparity)
+    return np.clip(depth, protocol.min_depth, protocol.max_depth) if protocol.clamp else depth
 
 
 def pixel_errors(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..core.patch import overridden
 from ..core.translate import check_padding
 from ..core.views import Views
+from ..settings import Settings
 from ..wrapper import srt_enabled
 from .detectron2_config import Options, import_detectron2
 from .detectron2_session import Session
@@ -49,7 +51,7 @@ def compare_detectron2(
         cfg_options: overrides in the config's own syntax (``["KEY", "VALUE"]`` or
             ``["key=value"]``), or a dict by dotted key.
         **options: ``extra_rows, skip, limit, batch_size, workers, device, seed, resamples,
-            trust_checkpoint, progress``; see :class:`.request.Request`.
+            trust_checkpoint, calibration, progress``; see :class:`.request.Request`.
 
     Returns:
         All figures, with intervals; ``.save(path)`` writes JSON.
@@ -151,8 +153,17 @@ class DetectorRuns(Runs):
         """While active, the session's model is run by the row's method."""
         if row.method == "srt":
             assert row.settings is not None
-            return srt_enabled(self.session.model, target=self.target, **keywords(row.settings))
+            return self._srt(row.settings)
         return nullcontext() if row.method == "plain" else self._rival(row)
+
+    @contextmanager
+    def _srt(self, settings: Settings) -> Iterator[None]:
+        from ..detectron2.uncertainty import dispersion_in_outputs
+
+        model = self.session.model
+        handed = dispersion_in_outputs if settings.dispersion else nullcontext
+        with srt_enabled(model, target=self.target, **keywords(settings)), handed(model):
+            yield
 
     @contextmanager
     def _rival(self, row: Row) -> Iterator[None]:
@@ -165,13 +176,17 @@ class DetectorRuns(Runs):
         )
 
         session, model = self.session, self.session.model
+        told = None if session.calibration is None else session.calibration.told
+        spread = None if session.calibration is None else session.calibration.spread
         square: AbstractContextManager[None] = nullcontext()
         if row.method == "oe":
             assert row.settings is not None
             padding, view_batch = row.settings.padding, row.settings.view_batch
-            method = on_logits(model, output_ensemble(self.views, padding, view_batch))
+            whole = output_ensemble(self.views, padding, view_batch, told)
+            method = on_logits(model, whole, spread)
         elif row.method == "flip":
-            method = on_logits(model, flip) if self.dense else flip_tta(model)
+            both = on_logits(model, partial(flip, told=told), spread)
+            method = both if self.dense else flip_tta(model)
         else:
             square = larger_square(model, self.scale)
             multiple = multiple_of(model)

@@ -27,7 +27,7 @@ Call = Callable[[Batch], Batch]
 Method = Callable[[Call, Batch], Batch]
 
 
-def on_logits(model: Any, method: methods.Method) -> Method:
+def on_logits(model: Any, method: methods.Method, spread: list[Tensor] | None = None) -> Method:
     """A method of :mod:`.methods` on a model that returns logits, ``{"sem_seg": (K, H, W)}``.
 
     Logits are combined in the size of the model's input and then resized as Detectron2 does it.
@@ -36,6 +36,8 @@ def on_logits(model: Any, method: methods.Method) -> Method:
     Args:
         model: has ``pixel_mean``.
         method: of logits ``(B, K, H, W)``.
+        spread: what ``method`` leaves there, the disagreement of its views ``(1, 1, H, W)``, is
+            taken out of it and put into the output as ``"srt_dispersion"``.
     """
 
     def one(call: Call, item: dict[str, Any]) -> dict[str, Any]:
@@ -50,11 +52,18 @@ def on_logits(model: Any, method: methods.Method) -> Method:
 
         logits = method(inference, image[None], [{}])
         size = (item.get("height", image.shape[-2]), item.get("width", image.shape[-1]))
-        if logits.shape[-2:] != size:
-            logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)
-        return {"sem_seg": logits[0]}
+        made = {"sem_seg": _resized(logits, size)[0]}
+        if spread:
+            made["srt_dispersion"] = _resized(spread.pop(), size)[0, 0]
+        return made
 
     return lambda call, batch: [one(call, item) for item in batch]
+
+
+def _resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    if maps.shape[-2:] == size:
+        return maps
+    return F.interpolate(maps, size, mode="bilinear", align_corners=False)
 
 
 def larger_images(scale: float, multiple: int = 1) -> Method:

@@ -18,6 +18,8 @@ from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, SemSegEvaluat
 from ..core.patch import overridden
 from ..errors import ConfigError
 from .average_precision import coco_matches
+from .calibration import doubt
+from .calibration_run import Collected
 from .figure import MainFigure
 from .metrics import AveragePrecision, LabelledIoU, Metric, Reported
 
@@ -112,14 +114,23 @@ class CocoCollector(Collector):
 
 
 class SemSegCollector(Collector):
-    """mIoU with a confusion matrix per image."""
+    """mIoU with a confusion matrix per image.
+
+    Attributes:
+        calibration: collects that of each image; None = not asked for.
+        logits: outputs are logits, and not scores of another kind.
+    """
 
     can_be_cut = True
+    calibration: Collected | None = None
+    logits = True
 
     def reset(self) -> None:
         """Start a run."""
         super().reset()
         self.confusions: list[np.ndarray] = []
+        if self.calibration is not None:
+            self.calibration.start()
 
     def process(self, inputs: list, outputs: list) -> None:
         """Take the outputs of a batch, one by one."""
@@ -128,6 +139,21 @@ class SemSegCollector(Collector):
             before = evaluator._conf_matrix.copy()
             super().process([one], [output])
             self.confusions.append(evaluator._conf_matrix - before)
+            if self.calibration is not None:
+                self._calibrate(self.calibration, one, output)
+
+    def _calibrate(self, calibration: Collected, one: dict, output: dict) -> None:
+        evaluator: Any = self.evaluator
+        path = evaluator.input_file_to_gt_file[one["file_name"]]
+        truth = np.asarray(evaluator.sem_seg_loading_fn(path, dtype=int))
+        logits = output["sem_seg"]
+        wrong = logits.argmax(0).cpu().numpy() != truth
+        calibration.add(
+            wrong,
+            truth != evaluator._ignore_label,
+            doubt(logits) if self.logits else None,
+            output.get("srt_dispersion"),
+        )
 
     def _metric(self, task: str, figures: dict, classes: dict) -> Metric:
         main = f"{task}/mIoU"

@@ -20,6 +20,7 @@ from ..adapters import find_backbone
 from ..errors import ConfigError
 from ..settings import Settings
 from ..wrapper import detach, wrapped
+from .calibration_run import Collected
 from .cost import Stopwatch, peak_memory, timed
 from .detectron2_build import Built, build
 from .detectron2_config import Options
@@ -67,8 +68,30 @@ class Session(BaseSession):
         self.classes = built.classes
         self.collectors = built.collectors
         self.notes = built.notes
+        if request.calibration:
+            self._collect_calibration()
         # How a batch is run; rows that are no plain call replace it.
         self.call: Callable[[list], list] = self.model
+
+    def _collect_calibration(self) -> None:
+        from detectron2.modeling import PanopticFPN, SemanticSegmentor
+
+        from .detectron2_metrics import SemSegCollector
+
+        semantic = next((one for one in self.collectors if isinstance(one, SemSegCollector)), None)
+        if semantic is None:
+            raise ConfigError(
+                f"Expected calibration of semantic segmentation with SemSegEvaluator, got "
+                f"{type(self.model).__name__} with "
+                f"{[type(one.evaluator).__name__ for one in self.collectors]}; leave --calibration "
+                "(calibration=True) out."
+            )
+        self.calibration = semantic.calibration = Collected()
+        semantic.logits = isinstance(self.model, (PanopticFPN, SemanticSegmentor))
+        if not semantic.logits:
+            self.notes.append(
+                f"ECE: left out, the scores of {type(self.model).__name__} are no logits."
+            )
 
     def close(self) -> None:
         """Remove the temporary folder, and what Detectron2's catalog remembers of it."""
@@ -142,7 +165,8 @@ class Session(BaseSession):
             return [s / n for s, n in zip(watch.seconds, recorder.sizes)][warm:]
 
         stages = {"data": per_image(loader.watch), "evaluation": per_image(evaluation)}
-        return Run(metrics, flat, per_image(compute), peak, stages)
+        found = None if self.calibration is None else self.calibration.result()
+        return Run(metrics, flat, per_image(compute), peak, stages, found)
 
     @contextmanager
     def completed(self, padding: str | None) -> Iterator[None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,8 @@ def compare_transformers(
             processor's ``do_reduce_labels`` says.
         dtype: ``"float32" | "bfloat16" | "float16"``; None = as the weights are saved.
         **options: ``extra_rows, skip, limit, batch_size, workers, device, seed, resamples,
-            trust_checkpoint, progress``; see :class:`.request.Request`. A batch holds images of one
-            size.
+            trust_checkpoint, calibration, progress``; see :class:`.request.Request`. A batch holds
+            images of one size.
 
     Returns:
         All figures, with intervals; ``.save(path)`` writes JSON.
@@ -126,22 +127,23 @@ class TransformersRuns(Runs):
 
     def method(self, row: Row) -> AbstractContextManager[Any]:
         """While active, the session's model is run by the row's method."""
-        model = self.session.model
+        model, calibration = self.session.model, self.session.calibration
+        told = None if calibration is None else calibration.told
         if row.method == "srt":
             assert row.settings is not None
             return srt_enabled(model, **keywords(row.settings))
         if row.method == "oe":
             assert row.settings is not None
             padding, view_batch = row.settings.padding, row.settings.view_batch
-            return self._called_by(output_ensemble(self.views, padding, view_batch))
+            return self.called_by(output_ensemble(self.views, padding, view_batch, told))
         if row.method == "flip":
-            return self._called_by(flip)
+            return self.called_by(partial(flip, told=told))
         if row.method == "larger":
             patch = describe(find_backbone(model)).patch or 1
-            return self._called_by(larger_input(self.scale, patch))
+            return self.called_by(larger_input(self.scale, patch))
         return nullcontext()
 
-    def _called_by(self, method: Method) -> AbstractContextManager[None]:
+    def called_by(self, method: Method) -> AbstractContextManager[None]:
         """While active, the session's call combines dense maps by ``method``."""
         original, task = self.session.call, self.session.task
 

@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..errors import ConfigError
+from ..uncertainty import combined, dispersing
+from .calibration_run import Collected
 from .cost import peak_memory, timed
 from .labelled_images import LabelledImages
 from .request import Request
@@ -44,6 +46,7 @@ class Session(BaseSession):
         self.device: torch.device = loaded.model.device
         self.batches = _Batches(data, loaded.prepare, batched(data.sizes, request.batch_size))
         self.workers = request.workers
+        self.calibration = Collected() if request.calibration else None
         check_whole(loaded.prepare, task, data.sizes[0])
 
     def close(self) -> None:
@@ -76,18 +79,48 @@ class Session(BaseSession):
         """
         statistics: list[Any] = []
         counts = []
+        if self.calibration is not None:
+            self.calibration.start()
         with peak_memory(self.device) as peak, timed(self, "call", self.device) as watch:
             for inputs, sizes, truths in self._loaded():
                 with torch.no_grad():
                     outputs = self.call(self.loaded.placed(inputs))
                     predictions = self.task.predictions(outputs, sizes)
+                    self._calibrate(inputs, outputs, predictions, sizes, truths)
                 statistics += [self.task.judged(*one) for one in zip(predictions, truths)]
                 counts.append(len(sizes))
                 if on_images is not None:
                     on_images(len(statistics))
         metric = self.task.metric(statistics)
         self.noticed = self.task.noticed(metric)
-        return Run([metric], {}, [s / n for s, n in zip(watch.seconds, counts)], peak)
+        seconds = [s / n for s, n in zip(watch.seconds, counts)]
+        found = None if self.calibration is None else self.calibration.result()
+        return Run([metric], {}, seconds, peak, calibration=found)
+
+    def _calibrate(
+        self, inputs: Inputs, outputs: Any, predictions: list, sizes: list[Size], truths: list
+    ) -> None:
+        """Judge the uncertainty of a batch, where that was asked for."""
+        if self.calibration is None:
+            return
+        maps = self._dispersion(
+            (inputs["pixel_values"].shape[-2], inputs["pixel_values"].shape[-1])
+        )
+        doubts = self.task.doubts(outputs, sizes)
+        for i, (prediction, size, truth) in enumerate(zip(predictions, sizes, truths)):
+            error, judged = self.task.errors(prediction, truth)
+            spread = None if maps is None else self.task.unmoved(maps[i, 0], size)
+            doubt = None if doubts is None else doubts[i]
+            self.calibration.add(error, judged, doubt, spread, self.task.root)
+
+    def _dispersion(self, size: Size) -> Tensor | None:
+        """What views disagreed by in the last call, ``(B, 1, H, W)`` at the size of the input."""
+        assert self.calibration is not None
+        if self.calibration.spread:
+            return self.calibration.spread.pop()
+        part = dispersing(self.model)
+        maps = () if part is None else part._srt.dispersion
+        return combined(maps, size) if maps else None
 
     def completed(self, padding: str | None) -> AbstractContextManager[None]:
         """Nothing changes: image processors make whole patches."""

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import ConfigError
-from .depth import FIGURES, DepthProtocol, image_errors, judged_pixels
+from .calibration import doubt
+from .depth import FIGURES, DepthProtocol, image_errors, judged_depth, judged_pixels
 from .metrics import DepthErrors, MeanIoU, Metric
 from .scores import pixel_counts
 
@@ -54,6 +55,19 @@ class Task:
     def judged(self, prediction: np.ndarray, truth: np.ndarray) -> Any:
         """The statistics of an image."""
         raise NotImplementedError
+
+    def errors(self, prediction: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The error of each judged pixel, ``(P,)``: 0 or 1, or with :attr:`root` its square, and
+        which pixels are judged, ``(H, W)``.
+        """
+        raise NotImplementedError
+
+    # Whether errors are squared ones.
+    root = False
+
+    def doubts(self, outputs: Any, sizes: Sequence[Size]) -> list[Tensor] | None:
+        """1 - the largest probability of each pixel, ``(H, W)`` each; None for no probabilities."""
+        return None
 
     def metric(self, statistics: list[Any]) -> Metric:
         """The metric of all images from their statistics."""
@@ -118,6 +132,15 @@ class Depth(Task):
         judged = int(judged_pixels(truth, self.protocol).sum())
         return image_errors(prediction, truth, self.protocol), judged
 
+    root = True
+
+    def errors(self, prediction: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Squared errors of depth as it is judged."""
+        judged = judged_pixels(truth, self.protocol)
+        true = np.asarray(truth, dtype=np.float64)[judged]
+        depth = judged_depth(np.asarray(prediction, dtype=np.float64)[judged], true, self.protocol)
+        return (depth - true) ** 2, judged
+
     def metric(self, statistics: list[Any]) -> DepthErrors:
         """The depth errors."""
         errors, pixels = zip(*statistics)
@@ -160,6 +183,16 @@ class Semantic(Task):
         """Pixel counts."""
         return pixel_counts(prediction, truth, len(self.classes), self.ignore_index)
 
+    def errors(self, prediction: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Which pixels are wrong."""
+        judged = truth != self.ignore_index
+        return (prediction != truth)[judged], judged
+
+    def doubts(self, outputs: Any, sizes: Sequence[Size]) -> list[Tensor] | None:
+        """Those of the softmax of logits, resized as the processor does it."""
+        logits = zip(outputs.logits, sizes)
+        return [doubt(resized(one[None].float(), size)[0]) for one, size in logits]
+
     def metric(self, statistics: list[Any]) -> MeanIoU:
         """mIoU, mAcc, aAcc."""
         return MeanIoU(np.stack(statistics), self.classes)
@@ -196,6 +229,10 @@ class MaskClassification(Semantic):
             return super().predictions(outputs, sizes)
         scores = [resized(one[None], size)[0] for one, size in zip(outputs, sizes)]
         return [one.argmax(0).cpu().numpy() for one in scores]
+
+    def doubts(self, outputs: Any, sizes: Sequence[Size]) -> list[Tensor] | None:
+        """Scores are no probabilities."""
+        return None
 
     def without_maps(self) -> str | None:
         """Scores are given by transformers 5 and later."""

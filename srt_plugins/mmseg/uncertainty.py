@@ -87,9 +87,16 @@ def find_segmentor(model: Any) -> nn.Module:
     )
 
 
-def put_on(segmentor: nn.Module, depth_std: bool = False) -> SampleMaps:
+def put_on(
+    segmentor: nn.Module, depth_std: bool = False, child: nn.Module | None = None
+) -> SampleMaps:
     """Hooks that hand the dispersion of a wrapped backbone to data samples; see
     :func:`with_dispersion`. They go when SRT goes.
+
+    Args:
+        segmentor: or depth estimator.
+        depth_std: as in :func:`with_dispersion`.
+        child: what holds the wrapped part, where the segmentor does not have it yet.
     """
     _check(segmentor, depth_std)
     _take_off(segmentor)
@@ -100,7 +107,7 @@ def put_on(segmentor: nn.Module, depth_std: bool = False) -> SampleMaps:
             segmentor.register_forward_hook(_End(), always_call=True),
         ],
     )
-    for part in wrapped(segmentor):
+    for part in wrapped(segmentor if child is None else child):
         # Unwrapping a backbone drops its state.
         weakref.finalize(part._srt, maps.remove).atexit = False
     return maps
@@ -125,7 +132,11 @@ def dispersion_in_samples(model: Any, depth_std: bool = False) -> Iterator[None]
 
 def follow_into_segmentor(backbone: nn.Module) -> None:
     """Put the hooks on the segmentor that a wrapped backbone is built into."""
-    follow(backbone, BaseSegmentor, put_on)
+    follow(
+        backbone,
+        lambda module, _: isinstance(module, BaseSegmentor),
+        lambda segmentor, child: put_on(segmentor, child=child),
+    )
 
 
 class SampleMaps:
