@@ -31,9 +31,9 @@ def cosine_to_point(
     """Cosine similarity of all features, all D channels, to the feature at a point.
 
     Ensembled features come at the finest stride, a divisor of the token's, whose buffers fit
-    ``memory``: 1 (pixels) while the tokens of all views fit half of it, for lengths and products
-    are then added up a few channels at a time; else what all channels together leave room for, at
-    least tokens.
+    ``memory``: 1 (pixels) while the tokens of all views leave room beside them, for lengths and
+    products are then added up a few channels at a time; else the one at which all channels fit
+    together, at least tokens.
 
     Args:
         features: where in which backbone.
@@ -89,7 +89,7 @@ def _plan(
 
     for stride in strides:
         room = (memory - views) // field(stride) - _BUFFERS
-        if 2 * views <= memory and room >= _BUFFERS:
+        if room >= _BUFFERS:
             return stride, True, min(tokens.channels, room // _BUFFERS)
     for stride in strides:
         if _BUFFERS * tokens.channels * field(stride) <= memory:
