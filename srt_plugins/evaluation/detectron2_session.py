@@ -69,7 +69,11 @@ class Session(BaseSession):
         self.collectors = built.collectors
         self.notes = built.notes
         if request.calibration:
-            self._collect_calibration()
+            try:
+                self._collect_calibration()
+            except ConfigError:
+                self.close()
+                raise
         # How a batch is run; rows that are no plain call replace it.
         self.call: Callable[[list], list] = self.model
 
