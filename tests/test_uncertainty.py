@@ -1,4 +1,4 @@
-"""What the plugins share of dispersion: maps of several grids, spread of outputs, finding models."""
+"""What the plugins share of dispersion: maps of several grids, outputs over views, models found."""
 
 from __future__ import annotations
 
