@@ -234,9 +234,12 @@ def _build(
     matrices, covers, indices, blocks = [], [], [], []
     for axis in (0, 1):
         shifts = [t[axis] for t in views.translations]
-        distinct, index = _distinct_cells(
-            axis_matrices(tokens[axis], stride[axis], cell[axis], cells[axis], shifts)
+        # A grid of 49 views has 7 shifts along each axis.
+        once = sorted(set(shifts))
+        few, index = _distinct_cells(
+            axis_matrices(tokens[axis], stride[axis], cell[axis], cells[axis], once)
         )
+        distinct = few[[once.index(shift) for shift in shifts]]
         matrices.append(distinct @ smoothing_matrix(tokens[axis], kernel))
         covers.append(distinct.sum(2))
         indices.append(index)
