@@ -9,7 +9,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import numpy as np
@@ -91,8 +91,11 @@ class Actions:
                 yield said
                 return
             found = Found()
-            for found in self.looker.look(model, image, choice, progress, stop):
-                yield {"found": found, "status": markup.status("Running …")}
+            with closing(self.looker.look(model, image, choice, progress, stop)) as looking:
+                for found in looking:
+                    if stop.is_set():
+                        raise Stopped
+                    yield {"found": found, "status": markup.status("Running …")}
             views = f"{found.views} view" + ("s" if found.views != 1 else "")
             yield {"found": found, "status": markup.status(f"Done, {views}.{_figures(found)}")}
         if said:

@@ -20,6 +20,8 @@ TITLE = "SRT demo"
 # All that runs a model waits in one line.
 _QUEUE = {"concurrency_limit": 1, "concurrency_id": "model"}
 _QUIET = {"show_progress": "hidden", "queue": False}
+# Values as they were entered: what is wrong with them is told in words of ours.
+_RAW = {"preprocess": False}
 _PROGRESS = gr.Progress()
 _SLIDERS = {"features": ("tokens", "srt"), "predictions": ("before", "after")}
 
@@ -31,7 +33,7 @@ def build(actions: Actions) -> Any:
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
                 left = choosing(actions.models.names)
-            with gr.Column(scale=5, min_width=480):
+            with gr.Column(scale=5, min_width=320):
                 right = results()
         _Wiring(actions, left, right).connect(page)
     return page
@@ -55,31 +57,33 @@ class _Wiring:
     def connect(self, page: Any) -> None:
         """Say what happens when."""
         left, right = self.left, self.right
-        model = [left.level, left.layer, right.predictions, right.status, self.facts, *self.shown]
+        model = [left.level, left.layer, right.predictions, right.absent]
+        model += [right.status, self.facts, *self.shown]
         told = [left.hint, right.lines]
         given = [left.model, self.facts, *left.choice]
         image = [left.image, right.target, self.image, right.status, *self.shown]
         busy = {"show_progress_on": right.status, **_QUEUE}
         for event in (page.load, left.model.input):
             event(self.choose_model, left.model, model, **busy).then(
-                self.choose, given, told, **_QUIET
+                self.choose, given, told, **_QUIET, **_RAW
             )
+        # A run that is on its way is of another model or image: it must not fill the page.
+        left.model.input(self.stop, None, None, **_QUIET)
         page.load(lambda: self.choose_scene(0), None, image, **_QUIET)
         left.scenes.select(self.pick_scene, None, image, **_QUIET)
-        # Raw: what cannot be read is told in words of ours.
-        left.image.upload(self.give, left.image, image, preprocess=False, **_QUIET)
+        left.image.upload(self.give, left.image, image, **_QUIET, **_RAW)
         left.image.clear(self.clear, None, image, **_QUIET)
         kinds = [left.level, left.per_axis, left.count]
         left.views.input(self.choose_views, [left.views, self.facts], kinds, **_QUIET)
         for component in left.choice:
-            component.change(self.choose, given, told, **_QUIET)
+            component.change(self.choose, given, told, **_QUIET, **_RAW)
         run = [left.model, self.image, *left.choice]
-        left.run.click(self.run, run, [right.status, *self.shown], **busy)
-        left.stop.click(self.stop, None, None, queue=False)
+        left.run.click(self.run, run, [right.status, *self.shown], **busy, **_RAW)
+        left.stop.click(self.stop, None, None, **_QUIET)
         similar = [right.status, right.tabs, right.target]
         similar += [parts[name] for parts in (right.pictures, right.captions) for name in SIMILAR]
         for picture in (left.image, right.target):
-            picture.select(self.similar, run, similar, **busy)
+            picture.select(self.similar, run, similar, **busy, **_RAW)
 
     def choose_model(self, model: int) -> Changes:
         """A model was chosen, or the page was opened."""
@@ -94,7 +98,10 @@ class _Wiring:
             found[left.layer] = gr.Dropdown(
                 [("the backbone's outputs", OUTPUTS), *blocks], value=OUTPUTS
             )
-            found[right.predictions] = gr.Tab(visible=facts.task is not None)
+            predicts = facts.task is not None
+            text = f"{facts.name} is a backbone alone: it predicts nothing here."
+            found[right.predictions] = gr.Column(visible=predicts)
+            found[right.absent] = gr.HTML(markup.hint(text), visible=not predicts)
         return found
 
     def choose_views(self, views: str, facts: Any) -> Changes:
@@ -114,16 +121,19 @@ class _Wiring:
         changes = self.actions.chosen(model, facts, Choice(*choice))
         return {self.left.hint: changes["hint"], self.right.lines: changes["lines"]}
 
-    def give(self, file: Any) -> Changes:
+    def give(self, request: gr.Request, file: Any = None) -> Changes:
         """An image was given."""
+        self.stop(request)
         return self._image(self.actions.given(file))
 
-    def clear(self) -> Changes:
+    def clear(self, request: gr.Request) -> Changes:
         """The image was taken away."""
+        self.stop(request)
         return self._image({"image": None, "status": markup.status("No image.")})
 
-    def pick_scene(self, event: gr.SelectData) -> Changes:
+    def pick_scene(self, request: gr.Request, event: gr.SelectData) -> Changes:
         """A scene was clicked."""
+        self.stop(request)
         return self.choose_scene(int(event.index))
 
     def choose_scene(self, index: int) -> Changes:

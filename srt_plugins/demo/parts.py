@@ -69,7 +69,9 @@ class Results:
 
     Attributes:
         status: one line.
-        tabs: of what follows; ``predictions`` is one of them.
+        tabs: of what follows.
+        predictions: all that shows predictions.
+        absent: why there are none.
         pictures: by the names in :data:`LABELS`.
         captions: below each of them.
         sliders: ``features`` and ``predictions``, before and after in one picture.
@@ -79,6 +81,7 @@ class Results:
     status: Any
     tabs: Any
     predictions: Any
+    absent: Any
     pictures: dict[str, Any]
     captions: dict[str, Any]
     sliders: dict[str, Any]
@@ -107,7 +110,7 @@ def choosing(names: list[str]) -> Choosing:
         elem_id="model",
     )
     image = gr.Image(
-        label="Image: drop one, or choose a scene below; click on it for similarity",
+        label="Image",
         type="filepath",
         image_mode=None,
         format="png",
@@ -121,7 +124,7 @@ def choosing(names: list[str]) -> Choosing:
         show_label=False,
         columns=SCENES,
         rows=1,
-        height=84,
+        height="auto",
         object_fit="cover",
         allow_preview=False,
         format="png",
@@ -134,9 +137,7 @@ def choosing(names: list[str]) -> Choosing:
         stop = gr.Button("Stop", elem_id="stop", min_width=60, scale=0)
     with gr.Group():
         views = gr.Radio(KINDS, value=KINDS[0], label="Views", elem_id="views")
-        per_axis = gr.Slider(
-            2, 4, 2, step=1, precision=0, label="Phases per axis", elem_id="per_axis"
-        )
+        per_axis = gr.Slider(2, 4, 2, step=1, label="Phases per axis", elem_id="per_axis")
         count = gr.Number(
             4, precision=0, minimum=1, label="Number of views", visible=False, elem_id="count"
         )
@@ -145,8 +146,8 @@ def choosing(names: list[str]) -> Choosing:
             8,
             8,
             step=1,
-            precision=0,
-            label="Level: largest translation in pixels, 0 = off",
+            label="Level",
+            info="largest translation in pixels; 0 switches SRT off",
             elem_id="level",
         )
         layer = gr.Dropdown(
@@ -204,10 +205,12 @@ def results() -> Results:
         with gr.Tab("Features", id="features"):
             row(FEATURES)
             slider("features")
-        with gr.Tab("Predictions", id="predictions") as predictions:
-            row(PREDICTIONS)
-            legend = gr.HTML(elem_id="legend")
-            slider("predictions")
+        with gr.Tab("Predictions", id="predictions"):
+            absent = gr.HTML(visible=False, elem_id="absent")
+            with gr.Column() as predictions:
+                row(PREDICTIONS)
+                legend = gr.HTML(elem_id="legend")
+                slider("predictions")
         with gr.Tab("Similarity", id="similarity"), gr.Row():
             with gr.Column(min_width=180):
                 target = _picture("click on a point", "target")
@@ -222,7 +225,17 @@ def results() -> Results:
             )
     cost = gr.HTML(elem_id="cost")
     return Results(
-        status, tabs, predictions, pictures, captions, sliders, legend, target, cost, lines
+        status,
+        tabs,
+        predictions,
+        absent,
+        pictures,
+        captions,
+        sliders,
+        legend,
+        target,
+        cost,
+        lines,
     )
 
 
