@@ -59,17 +59,12 @@ def _classes(
     labels = (before.labels, after.labels)
     colours = colours_of(subject, int(max(one.max() for one in labels)) + 1)
     first, second = (overlay.classes(image, one, colours) for one in labels)
-    differ = labels[0] != labels[1]
-    changed = overlay.pale(image)
-    changed[differ] = colours[labels[1][differ]]
-    share = float(differ.mean())
+    changed, share = overlay.changed(image, *labels, colours)
     return BeforeAfter(
         {
-            "before": Panel(first, "prediction, plain"),
-            "after": Panel(second, f"prediction, SRT, {views}"),
-            "changed": Panel(
-                changed, "what SRT changed", f"{share:.1%} of pixels, as SRT has them"
-            ),
+            "before": Panel(first, "plain prediction"),
+            "after": Panel(second, "SRT prediction", views),
+            "changed": Panel(changed, "what changed", f"{share:.1%} of pixels"),
         },
         overlay.key_of(list(labels), subject.classes, colours),
         {"changed": share},

@@ -189,7 +189,7 @@ class Show:
         if "one" in names:
             single = self._seen.but(level=None, views=[(0, 0)], dispersion=False, tolerance=None)
             found = self.features.ensembled(given.images, single, self.basis)
-            made["one"] = [self._coloured("1 view, same smoothing", found, given, size)]
+            made["one"] = [self._coloured("smoothed, 1 view", found, given, size)]
         if "srt" in names or "dispersion" in names:
             found = self.features.ensembled(given.images, self._seen, self.basis)
             made["srt"] = [self._coloured(f"SRT, {self.views}", found, given, size)]
@@ -223,7 +223,7 @@ class Show:
             self._range = (low, high)
         shown.figures["dispersion"] = float(values.mean())
         picture = _placed(heat(values, low, high), found.token_stride, given, size)
-        return Panel(picture, "dispersion over views", scale=Scale(low, high))
+        return Panel(picture, "dispersion", scale=Scale(low, high))
 
     def _similar(self, given: Inputs, size: tuple[int, int]) -> list[Panel]:
         assert self.look.point is not None

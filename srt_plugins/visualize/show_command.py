@@ -87,7 +87,7 @@ def add_parser(commands: Any) -> None:
         "--columns", type=int, default=4, metavar="N", help="panels side by side (default: 4)"
     )
     files.add_argument(
-        "--width", type=int, default=480, metavar="PX", help="of a panel, at most (default: 480)"
+        "--width", type=int, default=480, metavar="PX", help="of a panel (default: 480)"
     )
     files.add_argument(
         "--size",

@@ -154,7 +154,9 @@ class _Pictures:
             path = self.out / f"sheet{self.suffix}"
             panels = [[panel for _, panel in shown.panels] for _, shown in rows]
             key = _joined([shown.key for _, shown in rows])
-            save_picture(path, sheet(panels, labels=[name for name, _ in rows], key=key))
+            names = [name for name, _ in rows]
+            width = _THUMB * max(len(row) for row in panels)
+            save_picture(path, sheet(panels, width=width, labels=names, key=key))
             self.records.append({"name": "sheet", "files": [str(path)]})
 
     def _write(self, source: Source, shown: Shown) -> None:
@@ -179,7 +181,8 @@ class _Pictures:
 
     def _strip(self, shown: Shown, key: Key | None) -> np.ndarray:
         panels = [_small(panel, self.args.width) for _, panel in shown.panels]
-        return strip(panels, columns=min(self.args.columns, len(panels)), key=key)
+        columns = min(self.args.columns, len(panels))
+        return strip(panels, width=columns * self.args.width, columns=columns, key=key)
 
     def _video(self, source: Source) -> None:
         every, limit = self.args.every, self.args.limit
