@@ -26,7 +26,7 @@ PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup setup-full-mmcv demo test test-fast test-full lint format typecheck bench dist \
-	clean distclean
+	docs docs-serve clean distclean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' Makefile
@@ -83,6 +83,16 @@ demo: $(READY)  ## Compare a small model with and without the ensemble; results 
 bench: OUT = work_dirs/bench
 bench: $(READY)  ## Measure time and memory against plain forwards; ARGS=--quick for a minute's worth
 	$(PY) -m srt_plugins bench --out $(OUT) $(ARGS)
+
+# The site needs no network, neither here nor when it is read.
+MKDOCS := NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs
+
+docs: $(READY)  ## Build the documentation into build/site; index.html opens in a browser
+	$(MKDOCS) build
+	@echo "Open build/site/index.html"
+
+docs-serve: $(READY)  ## Serve the documentation while it is written, on localhost:8000
+	$(MKDOCS) serve
 
 # --- checks --------------------------------------------------------------------------------------
 

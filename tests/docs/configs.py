@@ -17,6 +17,7 @@ def run(text: str, base: str) -> None:
     from mmengine.registry import init_default_scope
     from mmengine.runner import Runner
 
+    # One file each: MMEngine keeps what it has read.
     path = Path(f"config{len(list(Path().glob('config*.py')))}.py")
     if base:
         text = f"_base_ = [{str(FOLDER / base) + '.py'!r}]\n{text}"

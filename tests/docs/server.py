@@ -19,6 +19,9 @@ import traceback
 from pathlib import Path
 
 SECONDS = 120  # for one page
+ROOT = Path(__file__).parents[2]
+# What a page finds where it runs, besides what it writes itself.
+_CLONE = ("examples", "mmseg_configs", "d2_configs")
 _HERE = ("127.0.0.1", "::1", "localhost")
 _LIBRARIES = (
     "torch",
@@ -45,6 +48,8 @@ def main(folder: Path) -> None:
         released.put(page.read_text(encoding="utf-8"), folder)
         place = folder / f"{number}-{page.stem}"
         (place / "work").mkdir(parents=True)
+        for name in _CLONE:
+            (place / "work" / name).symlink_to(ROOT / name)
         child = os.fork()
         if child == 0:
             _one(page, place)
