@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ..core.guided import Guided
@@ -17,6 +18,29 @@ KERNELS: tuple[Smooth, ...] = (None, 3, 5)
 _STEP = 1.4
 # Cells per token and axis where the output is finer.
 _FINER = 4
+# Numbers of views that are tried, as far as they can be paid for.
+_COUNTS = (2, 4, 9, 16, 25, 36, 49, 64)
+# Shares of the blocks after which views are averaged.
+_DEPTHS = (1 / 3, 2 / 3)
+
+
+@dataclass(frozen=True)
+class Ways:
+    """Which ways of views are tried beside phases of the patch.
+
+    Attributes:
+        fewer: all numbers of views that the budget pays for.
+        levels: the paper's full grids.
+        layers: averages after a third and after two thirds of the blocks, of more views.
+        flip: every second view mirrored.
+        padding: pixels outside the image reflected.
+    """
+
+    fewer: bool = True
+    levels: bool = True
+    layers: bool = True
+    flip: bool = True
+    padding: bool = True
 
 
 def candidates(patch: int, views: int = 4, finer: bool = True) -> list[dict[str, Any]]:
@@ -46,6 +70,46 @@ def candidates(patch: int, views: int = 4, finer: bool = True) -> list[dict[str,
         for stride in strides
         for smooth in smoothings
     ]
+
+
+def affordable(budget: float, patch: int) -> list[int]:
+    """Numbers of views that cost no more than ``budget`` forwards, at most one per pixel."""
+    return [count for count in _COUNTS if count <= min(budget, patch**2)]
+
+
+def variants(
+    best: dict[str, Any], views: int, budget: float, patch: int, blocks: int, ways: Ways
+) -> list[dict[str, Any]]:
+    """Other ways of views, each with the smoothing and the stride of the best candidate.
+
+    Args:
+        best: keywords of the best candidate of several views.
+        views: how many it has.
+        budget: forwards of the plain model that a candidate may cost.
+        patch: pixels, the period of the views.
+        blocks: of the backbone, 0 where they are not known.
+        ways: which are tried.
+    """
+    rest = {k: v for k, v in best.items() if k in ("smooth", "stride")}
+    counts = affordable(budget, patch) if ways.fewer else []
+    found = [{"views": views_keyword(n), **rest} for n in counts if n != views]
+    if ways.levels:
+        sides = range(1, patch // 2 + 1)
+        found += [{"level": n, **rest} for n in sides if (2 * n + 1) ** 2 <= budget]
+    if ways.flip:
+        found.append({"views": views_keyword(views), "flip": True, **rest})
+    if ways.padding:
+        found.append({"views": views_keyword(views), "padding": "reflect", **rest})
+    if ways.layers and blocks:
+        rest.pop("stride", None)  # the rest of the backbone needs its own number of tokens
+        for depth in _DEPTHS:
+            after = max(1, round(depth * blocks))
+            # Views run the blocks before, one pass runs those after.
+            part = after / blocks
+            many = affordable((budget - (1 - part)) / part, patch)
+            if after < blocks and many:
+                found.append({"views": views_keyword(many[-1]), "layer": after - 1, **rest})
+    return found
 
 
 def beyond(best: Guided, known: Collection[Guided]) -> list[Guided]:

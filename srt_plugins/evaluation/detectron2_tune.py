@@ -8,7 +8,7 @@ from typing import Any
 from ..core.translate import check_padding
 from ..errors import ConfigError
 from .detectron2_compare import DetectorRuns
-from .detectron2_config import Options, import_detectron2
+from .detectron2_config import Options, import_detectron2, read_config
 from .detectron2_session import Session
 from .environment import circumstances
 from .files import check_file
@@ -32,7 +32,7 @@ def tune_detectron2(
     Args:
         cfg: path of a yacs config or of a LazyConfig, or such a config itself.
         checkpoint: weights.
-        plan: how many images, and what is tried; None = 10 images, 4 views.
+        plan: how many images, and what is tried; None = 10 images, a budget of 5 forwards.
         dataset: name of a registered dataset, or of procedural scenes; None = as the config says.
         target: part of the backbone to ensemble; None = as the config says.
         complete: how partial patches are completed; None = as the model does.
@@ -44,6 +44,11 @@ def tune_detectron2(
         SRTError: a bad argument, config or checkpoint; nothing has been measured by then.
     """
     plan = plan or Plan()
+    if not plan.labels:
+        raise ConfigError(
+            "Expected labels=True with a model of Detectron2, whose evaluators read labels from "
+            "files themselves; srt tune mmseg and srt tune transformers take images without labels."
+        )
     request = Request.of(None, options)
     check_file("checkpoint", str(checkpoint).partition("?")[0])  # Detectron2 takes a query as well
     if complete is not None:
@@ -63,6 +68,7 @@ def tune_detectron2(
         found.context = {
             "config": str(cfg) if isinstance(cfg, (str, Path)) else type(cfg).__name__,
             "checkpoint": str(checkpoint),
+            "builder": _builder(cfg, cfg_options),
             "dataset": session.dataset_name,
             "target": target,
             "complete": complete or "zeros",
@@ -72,6 +78,15 @@ def tune_detectron2(
             **circumstances(loaded, session.device),
         }
         return found
+
+
+def _builder(cfg: Any, options: Options) -> str | None:
+    """Name of the builder of a yacs config's backbone, below SRT; None for a LazyConfig."""
+    read = read_config(cfg, options)
+    if "MODEL" not in read:
+        return None
+    name = str(read.MODEL.BACKBONE.NAME)
+    return str(read.MODEL.SRT.BACKBONE) if name == "build_srt_backbone" else name
 
 
 def _reduce(session: Session, plan: Plan, request: Request) -> list[int]:

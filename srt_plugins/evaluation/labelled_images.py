@@ -24,7 +24,7 @@ SCENES = "scenes"
 _SCENES = 100
 # Scenes that stay in memory, of half a megabyte each.
 _KEPT = 500
-_IMAGES = (".jpg", ".jpeg", ".png")
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png")
 _FOLDERS = {"depth": ("depth",), "semantic": ("labels", "annotations")}
 _ENDINGS = {"depth": (".png", ".npy"), "semantic": (".png",)}
 
@@ -145,11 +145,11 @@ def open_images(
 
 def _images(root: Path) -> list[Path]:
     folder = root / "images"
-    found = (p for p in folder.glob("*") if p.suffix.lower() in _IMAGES)
+    found = (p for p in folder.glob("*") if p.suffix.lower() in IMAGE_ENDINGS)
     paths = sorted(found, key=lambda path: path.name)
     if not paths:
         raise ConfigError(
-            f"Expected {folder} to hold images that end in {', '.join(_IMAGES)}, got "
+            f"Expected {folder} to hold images that end in {', '.join(IMAGE_ENDINGS)}, got "
             f"{'none' if folder.is_dir() else 'no such folder'}."
         )
     for one, other in zip(paths, paths[1:]):

@@ -6,6 +6,7 @@ import copy
 import functools
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -39,12 +40,14 @@ class Memory:
             not kept: calls come round again in the same order, so that nothing kept is in vain.
         bytes: kept so far.
         runs: calls that were run, and recalled: those that were not.
+        seconds: of each call that was run (on a GPU, until it was queued).
     """
 
     limit: int
     bytes: int = 0
     runs: int = 0
     recalled: int = 0
+    seconds: list[float] = field(default_factory=list)
     _kept: dict[Any, list[tuple[list[Tensor], Any]]] = field(default_factory=dict)
     _inside: threading.local = field(default_factory=threading.local)
 
@@ -71,7 +74,9 @@ class Memory:
                 self.recalled += 1
                 return _copied(output)
         given = [tensor.clone() for tensor in given]
+        start = time.perf_counter()
         output = method(module, *args, **kwargs)
+        self.seconds.append(time.perf_counter() - start)
         self.runs += 1
         with suppress(SRTError):  # an output that holds tensors in ways of its own
             size = sum(t.nbytes for t in (*given, *(t for _, t in tensors(output))))

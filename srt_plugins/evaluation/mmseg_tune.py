@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from .files import check_file
 from .mmseg_compare import SegmentorRuns
 from .mmseg_config import import_mmseg, read_config
 from .mmseg_session import Session
+from .mmseg_unlabelled import references, take_labels_away
 from .request import Request
 from .tune import ONE_VIEW, Plan, Tuning, tuned
 
@@ -23,17 +26,20 @@ def tune_mmseg(
     plan: Plan | None = None,
     *,
     complete: str | None = None,
+    images_from: str | Path | None = None,
     cfg_options: dict[str, Any] | None = None,
     **options: Any,
 ) -> Tuning:
-    """Choose settings on a few labelled images of a config's validation data.
+    """Choose settings on a few images of a config's validation data.
 
     Args:
         cfg: path of a config, or an MMEngine ``Config``. ``val_dataloader`` and ``val_evaluator``
             are used; where it has none, those of the test.
         checkpoint: weights.
-        plan: how many images, and what is tried; None = 10 images, 4 views.
+        plan: how many images, what is tried, and whether by labels; None = 10 labelled images, a
+            budget of 5 forwards.
         complete: how the preprocessor completes partial patches; None = as the config says.
+        images_from: a folder of images in place of the config's, without labels.
         cfg_options: overrides of the config, by dotted key.
         **options: ``batch_size, workers, device, seed, resamples, trust_checkpoint, progress``; see
             :class:`.request.Request`.
@@ -42,24 +48,30 @@ def tune_mmseg(
         SRTError: a bad argument, config or checkpoint; nothing has run by then.
     """
     plan = plan or Plan()
+    if images_from is not None:
+        plan = replace(plan, labels=False)
     request = Request.of(None, options)
     check_file("checkpoint", checkpoint)
     import_mmseg()
     read = read_config(cfg, cfg_options)
     on = _validating(read)
-    with Session(read, request) as session:
+    if not plan.labels:
+        take_labels_away(read, images_from)
+    with ExitStack() as stack, Session(read, request) as session:
         loaded = load_weights(session.model, checkpoint, request.trust_checkpoint)
         session.take_settings()
         images = _reduce(session, plan, request)
+        runs = SegmentorRuns(session, complete, ONE_VIEW)
+        if not plan.labels:
+            stack.enter_context(references(session, runs))
         session.check()
         warning = loaded.warning()
-        runs = SegmentorRuns(session, complete, ONE_VIEW)
         found = tuned(runs, session.dataset, images, plan, request, [warning] if warning else [])
         found.notes += session.notes()
         found.context = {
             "config": str(cfg if isinstance(cfg, (str, Path)) else cfg.filename),
             "checkpoint": str(checkpoint),
-            "data": on,
+            "data": on if images_from is None else str(images_from),
             "complete": complete or session.own_padding(),
             "seed": request.seed,
             "cfg_options": {str(k): str(v) for k, v in (cfg_options or {}).items()},

@@ -1,4 +1,4 @@
-"""Choosing the settings of SRT on a few labelled images."""
+"""Choosing the settings of SRT on a few images, with or without labels."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 from ..adapters import Adapter
 from ..core.views import Views
 from ..errors import ConfigError
 from ..settings import Settings
 from ..wrapper import wrapped
-from .candidates import candidates
+from .candidates import Ways, affordable, candidates, variants
 from .files import replacing
 from .gains import compare
 from .memory import remembering, remembering_items
@@ -35,23 +35,47 @@ class Plan:
     """What is tried, and on how much.
 
     Attributes:
-        images: labelled images, spread evenly over the data.
-        views: forwards per image that are to be spent; candidates have one view or so many.
+        images: spread evenly over the data.
+        budget: what a candidate may cost, in forwards of the plain model by floating-point
+            operations (``Result.flops_ratio``). The default has room for four views and for
+            smoothing at a finer stride, which costs about a quarter of a forward in small models.
+        views: how many forwards phases of the patch cost; None = the most of 2, 4, 9, 16, ... that
+            the budget pays for. 1 = candidates of one view only.
         finer: try finer strides too, where the model takes them.
+        ways: other ways of views that are tried with the best smoothing and stride.
         rows: more candidates.
+        labels: judge by labels; otherwise by how well a candidate foretells what the model sees in
+            other views of the image (:mod:`.held_out`).
+        told: called with what will be run, in a line, before it is.
     """
 
     images: int = 10
-    views: int = 4
+    budget: float = 5
+    views: int | None = None
     finer: bool = True
+    ways: Ways = field(default_factory=Ways)
     rows: Sequence[RowArg] = ()
+    labels: bool = True
+    told: Callable[[str], None] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("images", "views"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"Expected {name} to be at least 1, got {getattr(self, name)}.")
+        for name in ("images", "budget", "views"):
+            value = getattr(self, name)
+            if value is not None and not value >= 1:
+                raise ConfigError(f"Expected {name} to be at least 1, got {value}.")
+        if self.views is not None and self.views > self.budget:
+            raise ConfigError(
+                f"Expected views to be at most the budget of {self.budget:g} forwards, got "
+                f"{self.views}; use --budget {self.views} (budget={self.views})."
+            )
         for row in self.rows:
             settings_of(row)
+
+    def most(self, patch: int) -> int:
+        """How many phases of the patch are tried first."""
+        if self.views is not None:
+            return self.views
+        return max(affordable(self.budget, patch), default=1)
 
     def spread(self, there: int) -> list[int]:
         """Which of so many images: as many as asked for, spread evenly. Neighbours are often alike,
@@ -100,7 +124,8 @@ class Tuning:
         best = self.comparison[self.best]
         rows = []
         for result in self.ranked():
-            own = {"name": result.name, "views": result.row.views}
+            own: dict[str, Any] = {"name": result.name, "views": result.row.views}
+            own["forwards"] = result.flops_ratio
             own["keywords"] = self.keywords[result.name]
             own["score"] = self.scores[result.name]
             gains = vars(result.scores[self.comparison.metric])
@@ -140,15 +165,25 @@ def tuned(
     start = time.perf_counter()
     backbone, adapter = _backbone(runs)
     patch = adapter.patch or 1
+    views = plan.most(patch)
     with remembering(backbone, adapter=adapter) as memory, remembering_items(dataset):
-        trial = Trial(runs, patch, request)
-        trial.run([*candidates(patch, plan.views, plan.finer), *plan.rows])
+        trial = Trial(runs, patch, request, memory, plan.budget, plan.labels)
+        rows = trial.possible([*candidates(patch, views, plan.finer), *plan.rows])
+        if plan.told is not None:
+            plan.told(trial.forecast(rows))
+        trial.run(rows)
         for _ in range(_ROUNDS):
-            more = trial.beyond()
+            more = trial.possible(trial.beyond())
             if not more:
                 break
             trial.run(more)
-    measured, choice = trial.measured, trial.choice()
+        best = trial.best_of_several()
+        if best is not None:
+            blocks = len(adapter.blocks)
+            others = variants(*best, plan.budget, patch, blocks, plan.ways)
+            trial.run(trial.possible(others, variants=True))
+    default = None if plan.labels else trial.default(views)
+    measured, choice = trial.measured, trial.choice(default)
     comparison = compare(
         measured, runs.session.classes, seed=request.seed, resamples=request.resamples
     )
@@ -161,8 +196,11 @@ def tuned(
         names[choice.best],
         names[choice.free],
         images,
-        [*notes, *trial.notes],
+        [*notes, *trial.notes, *trial.too_dear()],
         {
+            "judged": "labels" if plan.labels else "held-out views",
+            "budget": plan.budget,
+            "default_kept": choice.kept,
             "seconds": time.perf_counter() - start,
             "backbone_calls": memory.runs,
             "backbone_calls_recalled": memory.recalled,

@@ -22,8 +22,10 @@ from .scores import class_iou
 
 # How far the average over neighbouring strengths reaches, in steps of the grid.
 _REACH = 0.7
-# One view replaces several where it is better in at least this share of resamples.
+# One view replaces several where it is better in at least this share of resamples; another way of
+# views replaces phases where it is in this one.
 _CLEARLY = 0.975
+_LIKELY = 0.9
 
 
 @dataclass(frozen=True)
@@ -33,12 +35,14 @@ class Candidate:
     Attributes:
         settings: of SRT.
         views: forwards per image.
-        metric: of the run over the labelled images.
+        metric: of the run over the images that choose.
+        variant: another way of views, with the smoothing and stride that were best before.
     """
 
     settings: Settings
     views: int
     metric: Metric
+    variant: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,42 +53,67 @@ class Choice:
         best: index of the chosen candidate.
         free: index of the best candidate of one view; None where there is none.
         scores: what candidates were ranked by, higher is better, ``(candidates,)``.
+        kept: the default was kept, because nothing was clearly better.
     """
 
     best: int
     free: int | None
     scores: np.ndarray
+    kept: bool = False
 
 
-def choose(candidates: Sequence[Candidate], seed: int = 0, resamples: int = RESAMPLES) -> Choice:
+def choose(
+    candidates: Sequence[Candidate],
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    default: int | None = None,
+    shared: bool = True,
+) -> Choice:
     """The candidate to take.
 
     Args:
-        candidates: at least one, all run on the same images.
+        candidates: at least one that is no variant, all run on the same images.
         seed: of the bootstrap.
-        resamples: of the images, by which one view is told to be better than several.
+        resamples: of the images, by which one candidate is told to be better than another.
+        default: index of a candidate that only one which is clearly better replaces.
+        shared: neighbouring strengths share their scores.
     """
     images = candidates[0].metric.images
     once = np.ones((1, images), dtype=int)
     raw = np.array([steady_scores(c.metric, once)[0] for c in candidates])
-    scores = neighbour_weights([c.settings for c in candidates]) @ raw
-    ranked = np.where(np.isnan(scores), -np.inf, scores)
+    grid = [c.settings if shared and not c.variant else None for c in candidates]
+    scores = neighbour_weights(grid) @ raw
+    drawn = draw(images, resamples, seed) if images >= MIN_IMAGES else None
+
+    def better(one: int, other: int) -> float:
+        """In which share of resamples one candidate is."""
+        if drawn is None:
+            return 0.0
+        own, others = (steady_scores(candidates[i].metric, drawn) for i in (one, other))
+        return float(np.mean(own > others))
+
+    def highest(group: list[int]) -> int | None:
+        values = np.where(np.isnan(scores), -np.inf, scores)
+        return max(group, key=values.__getitem__, default=None)
+
+    first = [i for i, c in enumerate(candidates) if not c.variant]
     several, single = (
-        [i for i, c in enumerate(candidates) if (c.views > 1) == many] for many in (True, False)
+        [i for i in first if (candidates[i].views > 1) == many] for many in (True, False)
     )
-    best, free = (max(group, key=ranked.__getitem__, default=None) for group in (several, single))
-    if best is None or free is None:
-        found = best if free is None else free
-        assert found is not None
-        return Choice(found, free, scores)
-    if images >= MIN_IMAGES and ranked[free] > ranked[best]:
-        drawn = draw(images, resamples, seed)
-        single_scores, several_scores = (
-            steady_scores(candidates[i].metric, drawn) for i in (free, best)
-        )
-        if np.mean(single_scores > several_scores) >= _CLEARLY:
-            best = free
-    return Choice(best, free, scores)
+    best, free = highest(several), highest(single)
+    found = free if best is None else best
+    assert found is not None
+    if best is not None:
+        others = [i for i, c in enumerate(candidates) if c.variant]
+        for i in others:  # figures of one candidate alone are luckier than averages
+            scores[i] = scores[best] + raw[i] - raw[best]
+        likely = [i for i in others if raw[i] > raw[best] and better(i, best) >= _LIKELY]
+        found = max(likely, key=raw.__getitem__, default=best)
+    if best is not None and free is not None and scores[free] > scores[found]:
+        found = free if better(free, found) >= _CLEARLY else found
+    if default not in (None, found) and better(found, default) < _CLEARLY:
+        return Choice(default, free, scores, kept=True)
+    return Choice(found, free, scores)
 
 
 def steady_scores(metric: Metric, counts: np.ndarray) -> np.ndarray:
@@ -111,9 +140,10 @@ def steady_scores(metric: Metric, counts: np.ndarray) -> np.ndarray:
     return np.asarray(metric.main.gain(values, 0.0))
 
 
-def neighbour_weights(settings: Sequence[Settings]) -> np.ndarray:
+def neighbour_weights(settings: Sequence[Settings | None]) -> np.ndarray:
     """How much each candidate counts in the score of each, ``(candidates, candidates)``, rows that
     sum to one: candidates that differ in the strength of guided smoothing alone share their scores.
+    Those given as None share with none.
     """
     places = _places(settings)
     weights = np.eye(len(settings))
@@ -125,12 +155,12 @@ def neighbour_weights(settings: Sequence[Settings]) -> np.ndarray:
     return weights
 
 
-def _places(settings: Sequence[Settings]) -> dict[int, tuple[str, int, int]]:
+def _places(settings: Sequence[Settings | None]) -> dict[int, tuple[str, int, int]]:
     """Of each candidate with guided smoothing: its other settings, and its place in the grid."""
     guided = {
         i: (repr(s.but(smooth=None)), Guided.parse(s.smooth))
         for i, s in enumerate(settings)
-        if isinstance(s.smooth, str)
+        if s is not None and isinstance(s.smooth, str)
     }
     spaces = sorted({how.space for _, how in guided.values()})
     colours = sorted({how.colour for _, how in guided.values()})

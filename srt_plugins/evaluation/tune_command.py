@@ -21,17 +21,41 @@ if TYPE_CHECKING:
     from .tune import Tuning
 
 _EPILOG = """\
-candidates: one view and --views of them, each without smoothing, with [1 2 1]/4 and [1 4 6 4 1]/16,
-and smoothed along the image in 16 strengths, at the backbone's stride and at a quarter of the patch
-where the model takes finer maps. The backbone runs once on each view of each image.
-
+candidates, none of which costs more than --budget forwards of the plain model (by floating-point
+operations): one view, and as many phases of the patch as the budget pays for, each without
+smoothing, with [1 2 1]/4 and [1 4 6 4 1]/16, and smoothed along the image in 16 strengths, at the
+backbone's stride and at a quarter of the patch where the model takes finer maps; then, with the
+best smoothing and stride, fewer views, mirrored ones, another padding, the paper's levels, and
+averages after a third and two thirds of the blocks. The backbone runs once on each view of each
+image, but for those after a layer. What will be run, and about how long that takes, is said first.
+"""
+_UNLABELLED = """
+without labels (--without-labels), a candidate scores by how well it foretells what the plain model
+says in held-out views: the image enlarged 1.5 times, translated and mirrored. Unless one is clearly
+better by that, SRT's default is kept. Labels of a few images choose better; docs/tuning.md has
+measurements.
+"""
+_EXAMPLES = {
+    "mmseg": """
 examples:
   srt tune mmseg config.py weights.pth
-  srt tune mmseg config.py weights.pth --images 10 --views 4 --complete replicate
+  srt tune mmseg config.py weights.pth --images 10 --budget 10 --complete replicate
   srt tune mmseg config.py weights.pth --own-stride --row 'views=phases:3,smooth=3'
+  srt tune mmseg config.py weights.pth --without-labels
+  srt tune mmseg config.py weights.pth --images-from my_images
+""",
+    "detectron2": """
+examples:
   srt tune detectron2 config.yaml weights.pth --target net
+  srt tune detectron2 config.py weights.pth --budget 2 --no-layers
+""",
+    "transformers": """
+examples:
   srt tune transformers my_segformer my_data
-"""
+  srt tune transformers my_zoedepth nyu --crop eigen --budget 10
+  srt tune transformers my_segformer my_images --without-labels
+""",
+}
 _OVERVIEW = """\
 examples:
   srt tune mmseg config.py weights.pth
@@ -40,6 +64,12 @@ examples:
 
 srt tune FRAMEWORK --help tells more.
 """
+_WAYS = (
+    ("levels", "the paper's full grids, as far as the budget goes"),
+    ("layers", "averages after a third and after two thirds of the blocks, of more views"),
+    ("flip", "views of which every second is mirrored"),
+    ("padding", "pixels outside the image reflected"),
+)
 _JUDGING: tuple[tuple[str, dict[str, Any]], ...] = (
     ("min-depth", {"type": float, "metavar": "M", "help": "judge above this depth"}),
     ("max-depth", {"type": float, "metavar": "M", "help": "judge below this depth"}),
@@ -72,10 +102,16 @@ def add_parser(commands: Any) -> None:
 
 def _add_mmseg(frameworks: Any) -> None:
     parser = _parser(frameworks, "mmseg", "a model of MMSegmentation", _run_mmseg)
-    parser.add_argument("config", help="config file; its validation data are used")
+    parser.add_argument("config", help="config file, whose code runs; its validation data are used")
     parser.add_argument("checkpoint", help="weights")
     _add_options(parser)
     _add_complete(parser)
+    _add_without_labels(parser)
+    parser.add_argument(
+        "--images-from",
+        metavar="DIR",
+        help="images of a folder in place of the config's; implies --without-labels",
+    )
     parser.add_argument(
         "--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="overrides of the config"
     )
@@ -83,7 +119,7 @@ def _add_mmseg(frameworks: Any) -> None:
 
 def _add_detectron2(frameworks: Any) -> None:
     parser = _parser(frameworks, "detectron2", "a model of Detectron2", _run_detectron2)
-    parser.add_argument("config", help="yacs config (.yaml) or LazyConfig (.py)")
+    parser.add_argument("config", help="yacs config (.yaml), or LazyConfig (.py), whose code runs")
     parser.add_argument("checkpoint", help="weights")
     _add_options(parser)
     _add_complete(parser)
@@ -97,8 +133,12 @@ def _add_detectron2(frameworks: Any) -> None:
 def _add_transformers(frameworks: Any) -> None:
     parser = _parser(frameworks, "transformers", "a model of transformers", _run_transformers)
     parser.add_argument("model", help="folder that save_pretrained wrote, or a name")
-    parser.add_argument("dataset", help="folder with images/ and depth/ or labels/, or scenes")
+    parser.add_argument(
+        "dataset",
+        help="folder with images/ and depth/ or labels/, or scenes; without labels, of images",
+    )
     _add_options(parser)
+    _add_without_labels(parser)
     judging = parser.add_argument_group("judging", "as in srt compare transformers")
     for name, how in _JUDGING:
         judging.add_argument(f"--{name}", **how)
@@ -108,9 +148,9 @@ def _parser(frameworks: Any, name: str, text: str, run: Any) -> argparse.Argumen
     parser: argparse.ArgumentParser = frameworks.add_parser(
         name,
         help=text,
-        description="Try many settings of SRT on a few labelled images, by the framework's own "
-        "evaluation; print all of them and the best one to paste.",
-        epilog=_EPILOG,
+        description="Try many settings of SRT on a few images, by the framework's own evaluation; "
+        "print all of them and the best one to paste.",
+        epilog=_EPILOG + (_UNLABELLED if name != "detectron2" else "") + _EXAMPLES[name],
     )
     parser.set_defaults(run=run)
     return parser
@@ -118,14 +158,28 @@ def _parser(frameworks: Any, name: str, text: str, run: Any) -> argparse.Argumen
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--images", type=int, default=10, metavar="N", help="labelled images (default: 10)"
+        "--images", type=int, default=10, metavar="N", help="images that choose (default: 10)"
     )
     parser.add_argument(
-        "--views", type=int, default=4, metavar="N", help="forwards per image (default: 4)"
+        "--budget",
+        type=float,
+        metavar="X",
+        help="forwards of the plain model that a candidate may cost (default: 5, or 1.25 times "
+        "--views)",
+    )
+    parser.add_argument(
+        "--views",
+        type=int,
+        metavar="N",
+        help="phases of the patch (default: the most of 2, 4, 9, 16, ... within the budget)",
     )
     parser.add_argument(
         "--own-stride", action="store_true", help="no finer maps than the backbone's own"
     )
+    for way, what in _WAYS:
+        parser.add_argument(
+            f"--{way}", action=argparse.BooleanOptionalAction, default=True, help=f"try {what}"
+        )
     parser.add_argument(
         "--row",
         action="append",
@@ -152,10 +206,20 @@ def _add_complete(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_without_labels(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--without-labels", action="store_true", help="judge by held-out views; see below"
+    )
+
+
 def _run_mmseg(args: argparse.Namespace, argv: list[str]) -> int:
     from .mmseg_tune import tune_mmseg
 
-    own = {"complete": args.complete, "cfg_options": parse_overrides(args.cfg_options)}
+    own = {
+        "complete": args.complete,
+        "images_from": args.images_from,
+        "cfg_options": parse_overrides(args.cfg_options),
+    }
     asked = [*_given("--complete", args.complete), *_given("--cfg-options", *args.cfg_options)]
     return _run(args, argv, tune_mmseg, files_of(args), own, asked, mmseg_command.quiet())
 
@@ -214,11 +278,21 @@ def _run(
         asked: the options that ``srt compare`` needs to run the same model on the same data.
         quiet: while active, the framework tells nothing but errors.
     """
+    from .candidates import Ways
     from .tune import Plan
     from .tune_report import markdown
 
     rows = [parse_row(text) for text in args.row]
-    plan = Plan(args.images, args.views, not args.own_stride, rows)
+    plan = Plan(
+        images=args.images,
+        budget=1.25 * (args.views or 4) if args.budget is None else args.budget,
+        views=args.views,
+        finer=not args.own_stride,
+        ways=Ways(fewer=args.views is None, **{way: getattr(args, way) for way, _ in _WAYS}),
+        rows=rows,
+        labels=not getattr(args, "without_labels", False),
+        told=lambda text: print(f"srt: {text}", file=sys.stderr),
+    )
     out = None if args.out is None else output_folder(args.out)
     with redirect_stdout(sys.stderr), quiet, progress_bar() as progress:
         tuning = tune(

@@ -12,6 +12,16 @@ _FLATTERS = (
     "Measured on the images that chose, so the gains flatter; on other images expect less. The "
     "last line measures them on the test data."
 )
+_UNLABELLED = (
+    "Judged without labels: figures say how well a candidate foretells what the plain model says "
+    "in held-out views, not how right it is. Where measured, such choices were no worse than SRT's "
+    "default, but up to 2 mIoU behind those by labels (docs/tuning.md): label ten images if you "
+    "can."
+)
+_KEPT = (
+    "No candidate foretells held-out views clearly better than SRT's default, which is kept; "
+    "without labels no more can be told."
+)
 _NO_BETTER = (
     "On these images it is no better than that one, which costs one forward; but it is not clearly "
     "worse either, and views were asked for. --views 1 leaves them out, more images tell more."
@@ -32,11 +42,14 @@ def sheet(tuning: Tuning) -> Sheet:
             shown[0] = ""
         if result.name == comparison.control:
             shown[1] = "(best 1x)"
-        cells = [result.name, str(result.row.views), main.shown(score.value), *shown, chosen]
+        forwards = f"{result.flops_ratio:.2f}"
+        cells = [result.name, forwards, main.shown(score.value), *shown, chosen]
         rows.append((result.row.kind, cells))
-    headers = ["candidate", "views", main.label, "gain over plain", "over best 1x", ""]
+    label = main.label if _labelled(tuning) else f"{main.label} with held-out views"
+    headers = ["candidate", "forwards", label, "gain over plain", "over best 1x", ""]
     lower = ", lower is better" if main.lower_is_better else ""
-    title = f"{len(rows)} candidates on {comparison.images} images; {main.titled}{lower}; 95 % "
+    what = main.titled if _labelled(tuning) else f"{main.titled}, with held-out views as truth"
+    title = f"{len(rows)} candidates on {comparison.images} images; {what}{lower}; 95 % "
     return Sheet(f"{title}intervals over images", headers, rows)
 
 
@@ -61,17 +74,26 @@ def conclusion(tuning: Tuning) -> str:
         if not score.gain_over_control > 0:
             lines.append(_NO_BETTER)
         lines.append(f"For one forward per image, by the same ranking: {tuning.free}.")
-    return "\n".join([*lines, _FLATTERS])
+    if tuning.context.get("default_kept"):
+        lines.append(_KEPT)
+    return "\n".join([*lines, _FLATTERS if _labelled(tuning) else _UNLABELLED])
+
+
+def _labelled(tuning: Tuning) -> bool:
+    return bool(tuning.context.get("judged", "labels") == "labels")
 
 
 def footnotes(tuning: Tuning) -> str:
     """How candidates are ranked, and the notes, as lines."""
     context, metric = tuning.context, tuning.comparison.metric
-    roots = "classes count by the square root of their labelled pixels, "
+    roots = "classes count by the square root of their pixels"
+    steadier = [roots] if metric.endswith("mIoU") else []
+    steadier += ["neighbouring strengths share theirs"] if _labelled(tuning) else []
     lines = [
         "Ranked by a score that is steadier than the figure on few images: "
-        f"{roots if metric.endswith('mIoU') else ''}neighbouring strengths share theirs; several "
-        "views are kept unless one is clearly better (docs/tuning.md).",
+        f"{', '.join([*steadier, 'several views are kept unless one is clearly better'])} "
+        "(docs/tuning.md).",
+        f"forwards: operations over those of the plain model; budget {context['budget']:g}.",
         f"{context['seconds']:.0f} s; the backbone ran {context['backbone_calls']} times and was "
         f"recalled {context['backbone_calls_recalled']} times.",
         *tuning.notes,
@@ -95,10 +117,16 @@ def pastes(tuning: Tuning, framework: str) -> dict[str, str]:
     found = {"Python": f"attach(model{part}{words})"}
     if framework == "mmseg":
         found["MMSegmentation"] = f"custom_hooks = [dict(type='SRTHook'{words})]"
-    if framework == "detectron2":
-        keys = {**({"target": target} if target else {}), **chosen}
-        pairs = [word for k, v in keys.items() for word in (f"MODEL.SRT.{k.upper()}", str(v))]
-        found["yacs"] = shlex.join(pairs)
+    if framework == "detectron2" and context.get("builder") is None:
+        found["LazyConfig"] = f"with_srt(model.backbone{part}{words})"
+    elif framework == "detectron2":
+        keys = {
+            "MODEL.BACKBONE.NAME": "build_srt_backbone",
+            "MODEL.SRT.BACKBONE": context["builder"],
+        }
+        own = {**({"target": target} if target else {}), **chosen}
+        keys.update((f"MODEL.SRT.{k.upper()}", str(v)) for k, v in own.items())
+        found["yacs"] = shlex.join(word for pair in keys.items() for word in pair)
     found["to measure"] = _compare(tuning, framework)
     return found
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
+import shlex
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -28,6 +30,11 @@ from srt_plugins.evaluation.tune_report import conclusion, pastes
 from srt_plugins.settings import Settings
 
 ONE = [(0, 0)]
+# Without other ways of views. What SRT adds to a tiny model costs many of its forwards.
+ALONE = grid.Ways(fewer=False, levels=False, layers=False, flip=False, padding=False)
+WIDE = dict(budget=1000, views=4, ways=ALONE)
+WIDE_OPTIONS = ["--budget", "1000", "--views", "4"]
+WIDE_OPTIONS += ["--no-levels", "--no-layers", "--no-flip", "--no-padding"]
 
 
 # --- candidates ----------------------------------------------------------------------------------
@@ -67,6 +74,33 @@ def test_strengths_beyond_the_edge_only():
     corner = grid.beyond(Guided(1.0, 1.0), known)
     assert Guided(1.4, 1.0) in corner and Guided(1.0, 1.4) in corner
     assert not set(corner) & set(known)
+
+
+def test_what_a_budget_pays_for():
+    assert grid.affordable(5, 16) == [2, 4] and grid.affordable(9, 16) == [2, 4, 9]
+    assert grid.affordable(100, 4) == [2, 4, 9, 16] and grid.affordable(1.5, 16) == []
+    assert [Plan(budget=b).most(16) for b in (1, 2, 8.9, 49)] == [1, 2, 4, 49]
+
+
+def test_other_ways_of_views():
+    best = {"views": "phases", "smooth": 3, "stride": 4}
+    rest = {"smooth": 3, "stride": 4}
+    assert grid.variants(best, 4, 9, 16, 12, grid.Ways()) == [
+        {"views": 2, **rest},
+        {"views": "phases:3", **rest},
+        {"level": 1, **rest},
+        {"views": "phases", "flip": True, **rest},
+        {"views": "phases", "padding": "reflect", **rest},
+        # 25 views of 4 blocks and one pass of 8 cost 9 forwards; 13 of 8 blocks and 4.
+        {"views": "phases:5", "layer": 3, "smooth": 3},
+        {"views": "phases:3", "layer": 7, "smooth": 3},
+    ]
+    assert grid.variants(best, 4, 5, 16, 0, ALONE) == []
+    assert grid.variants(best, 4, 5, 16, 0, grid.Ways(flip=False, padding=False)) == [
+        {"views": 2, **rest}
+    ]
+    for one in grid.variants({"views": "phases"}, 4, 49, 14, 24, grid.Ways()):
+        Settings.of(**one)
 
 
 def test_images_are_spread_evenly():
@@ -133,6 +167,51 @@ def test_several_views_are_kept_unless_one_is_clearly_better():
     assert chosen([[60], [61], [63], [60], [62], [61]], [[50]] * 6) == (0, 0)
     # One image tells nothing of others.
     assert chosen([[60]], [[50]]) == (1, 0)
+
+
+def accuracy(*right) -> list:
+    return [[one] for one in right]
+
+
+def pick(*of, **options) -> int:
+    """Which candidate by the right pixels, of 100 in each image."""
+    made = []
+    for views, count, variant, right in of:
+        metric = MeanIoU(areas_of(right, [[100]] * len(right)), "a")
+        made.append(Candidate(Settings(views=views), count, metric, variant))
+    return choose(made, **options)
+
+
+def test_another_way_of_views_must_be_likely_better():
+    plain, best = (ONE, 1, False, accuracy(*[40] * 6)), ("phases", 4, False, accuracy(*[50] * 6))
+    lucky = ("phases:3", 9, True, accuracy(80, *[49] * 5))
+    likely = ("phases:3", 9, True, accuracy(55, 56, 54, 53, 56, 55))
+    assert pick(plain, best, lucky).best == 1
+    choice = pick(plain, best, likely)
+    assert choice.best == 2 and choice.free == 0 and choice.scores[2] > choice.scores[1]
+    # One way of views is a candidate like others where none of several views is.
+    assert pick(plain, likely).best == 0
+
+
+def test_a_default_gives_way_to_what_is_clearly_better():
+    default = ("phases", 4, False, accuracy(*[50] * 6))
+    lucky = ([(0, 0), (8, 8)], 2, False, accuracy(80, *[49] * 5))
+    better = ([(0, 0), (8, 8)], 2, False, accuracy(55, 56, 54, 53, 56, 55))
+    assert pick(default, lucky).best == 1 and not pick(default, lucky).kept
+    choice = pick(default, lucky, default=0)
+    assert choice.best == 0 and choice.kept
+    choice = pick(default, better, default=0)
+    assert choice.best == 1 and not choice.kept
+
+
+def test_scores_are_shared_or_not():
+    strengths = ["guided:0.5:0.5", "guided:1:0.5"]
+    made = [
+        Candidate(Settings(smooth=s), 4, MeanIoU(areas_of(accuracy(r, r), [[100]] * 2), "a"))
+        for s, r in zip(strengths, (50, 60))
+    ]
+    assert choose(made, shared=False).scores.tolist() == [50, 60]
+    assert 50 < choose(made).scores[0] < 55 < choose(made).scores[1] < 60
 
 
 # --- what is remembered --------------------------------------------------------------------------
@@ -257,7 +336,10 @@ def small(monkeypatch):
 
 
 def test_figures_are_those_of_a_comparison(tiny, small):
-    found = tune_mmseg(tiny.config, tiny.checkpoint, device="cpu")
+    said = []
+    plan = Plan(**WIDE, told=said.append)
+    found = tune_mmseg(tiny.config, tiny.checkpoint, plan, device="cpu")
+    assert said[0].startswith("12 candidates on 5 images: 20 forwards of the backbone and 60 of")
     assert len(found.keywords) == 12 and found.images == list(range(tiny.images))
     own = found.comparison.results[1::3]
     rows = [found.keywords[r.name] for r in own]
@@ -266,6 +348,8 @@ def test_figures_are_those_of_a_comparison(tiny, small):
     ).results[1:]
     assert [r.mIoU for r in own] == pytest.approx([r.mIoU for r in compared], abs=1e-9)
     assert own[3].gain_interval == pytest.approx(compared[3].gain_interval)
+    # Counted with what is remembered; there without a memory.
+    assert [r.flops for r in own] == pytest.approx([r.flops for r in compared], rel=0.005)
     # Four views of five images.
     assert found.context["backbone_calls"] == 4 * tiny.images
 
@@ -284,7 +368,7 @@ def test_images_in_the_validation_data_choose(tiny, small, monkeypatch):
         "val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU', 'mDice'])\n"
         "val_cfg = dict(type='ValLoop')",
     )
-    plan = Plan(images=2, views=1, finer=False)
+    plan = Plan(images=2, views=1, finer=False, budget=1000)
     found = tune_mmseg(config, tiny.checkpoint, plan, device="cpu")
     assert found.context["data"] == "val_dataloader" and found.images == [1, 3]
     assert "mDice" in found.comparison.results[0].reported
@@ -315,18 +399,19 @@ def test_finer_strides_are_left_out_where_the_head_reads_none(tiny, small, monke
         "custom_imports = dict(imports=['fixed_head'])\n"
         "model = dict(decode_head=dict(type='FixedHead'))",
     )
-    found = tune_mmseg(config, tiny.checkpoint, Plan(images=2), device="cpu")
+    found = tune_mmseg(config, tiny.checkpoint, Plan(images=2, **WIDE), device="cpu")
     assert len(found.comparison.results) == 6
     assert not any("stride" in keywords for keywords in found.keywords.values())
-    notes = [note for note in found.notes if "tokens of another stride" in note]
-    assert len(notes) == 3  # of each way of smoothing
+    (note,) = found.notes
+    assert "1 view, stride 2" in note and "tokens of another stride" in note
 
 
 def test_the_command_prints_what_to_paste(tiny, small, capsys, tmp_path):
     out = tmp_path / "out"
     argv = ["tune", "mmseg", tiny.config, tiny.checkpoint, "--device", "cpu", "--images", "3"]
     extra = "views=phases,smooth=[1,4,1]"
-    assert main([*argv, "--row", extra, "--complete", "replicate", "--out", str(out)]) == 0
+    argv += [*WIDE_OPTIONS, "--row", extra, "--complete", "replicate", "--out", str(out)]
+    assert main(argv) == 0
     shown = capsys.readouterr().out
     record = json.loads((out / "tune.json").read_text())
     chosen = record["chosen"]["keywords"]
@@ -346,6 +431,10 @@ def test_the_command_prints_what_to_paste(tiny, small, capsys, tmp_path):
     [
         (["--images", "0"], "images to be at least 1"),
         (["--row", "smooth=2"], "odd kernel length"),
+        (["--budget", "0.5"], "budget to be at least 1"),
+        (["--budget", "2", "--views", "4"], "use --budget 4"),
+        (["--images-from", "gone"], "--images-from to be a folder of images, got gone"),
+        (["--images-from", "."], "has none"),
     ],
 )
 def test_mistakes(tiny, capsys, options, text):
@@ -359,13 +448,16 @@ def test_mistakes(tiny, capsys, options, text):
 
 def test_detectron2(tmp_path, small):
     pytest.importorskip("detectron2", reason="needs Detectron2 (make setup DETECTRON2=...)")
+    from detectron2.config import LazyConfig, instantiate
+
+    from srt_plugins.detectron2 import with_srt
     from srt_plugins.evaluation import compare_detectron2
     from srt_plugins.evaluation.detectron2_tune import tune_detectron2
 
     from . import detectron2_models as models
 
     made = models.lazy(tmp_path, "dense", models._DENSE, "SemSegEvaluator")
-    plan = Plan(images=models.IMAGES)
+    plan = Plan(images=models.IMAGES, **WIDE)
     found = tune_detectron2(made.config, made.checkpoint, plan, device="cpu")
     # Its heads were built for declared strides.
     assert [r.row.views for r in found.comparison.results] == [1] * 3 + [4] * 3
@@ -381,8 +473,12 @@ def test_detectron2(tmp_path, small):
     found.best = "4 views"
     pasted = pastes(found, "detectron2")
     assert parse_row(pasted["to measure"].rpartition("--row ")[2]) == {"views": "phases"}
-    assert pasted["yacs"].startswith("MODEL.SRT.VIEWS ")
-    fewer = tune_detectron2(made.config, made.checkpoint, Plan(images=2, views=1), device="cpu")
+    cfg = LazyConfig.load(made.config)
+    exec(pasted["LazyConfig"], {"with_srt": with_srt, "model": cfg.model})
+    assert instantiate(cfg.model).backbone._srt.settings == Settings(views="phases")
+    fewer = tune_detectron2(
+        made.config, made.checkpoint, Plan(images=2, views=1, budget=1000), device="cpu"
+    )
     assert fewer.images == [1, 4] and fewer.comparison.images == 2
 
 
@@ -397,7 +493,7 @@ def test_transformers(tmp_path, small):
     model = models.saved("metric", tmp_path)
     data = models.write_folder(tmp_path / "data")
     scale = {"depth_scale": models.DEPTH_SCALE}
-    found = tune_transformers(model, data, Plan(finer=False), device="cpu", **scale)
+    found = tune_transformers(model, data, Plan(finer=False, **WIDE), device="cpu", **scale)
     assert found.comparison.metric == "RMSE" and len(found.images) == len(models.SIZES)
     rows = [found.keywords[r.name] for r in found.comparison.results[-2:]]
     compared = compare_transformers(
@@ -411,3 +507,83 @@ def test_transformers(tmp_path, small):
     better = values[found.best][1] < min(v for n, v in values.values() if n == 1)
     views = values[found.best][0]
     assert ("no better than that one" in conclusion(found)) == (views > 1 and not better)
+
+
+# --- every line to paste, executed ---------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tuned_tiny(tiny):
+    """A tuning with all ways of views, of which any candidate can be declared the best."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(grid, "SPACES", (0.7,))
+        patch.setattr(grid, "COLOURS", (0.7,))
+        patch.setattr("srt_plugins.evaluation.tune._ROUNDS", 0)
+        ways, rows = grid.Ways(fewer=False), [{"views": [(0, 0), (1, -2)]}, {"views": "phases:7"}]
+        plan = Plan(images=2, budget=45, views=4, ways=ways, rows=rows)
+        return tune_mmseg(tiny.config, tiny.checkpoint, plan, device="cpu")
+
+
+def test_all_ways_of_views_are_tried(tuned_tiny):
+    tried = [one for own in tuned_tiny.keywords.values() for one in own]
+    assert {"level", "layer", "flip", "padding"} <= set(tried)
+    for result in tuned_tiny.comparison.results:
+        assert 0.99 < result.flops_ratio < 45.9
+    assert "above the budget of 45 forwards:" in tuned_tiny.notes[-1]
+    assert "49 views" not in tuned_tiny.keywords
+
+
+@pytest.mark.parametrize("way", ["smooth", "stride", "level", "layer", "flip", "padding", "views"])
+def test_what_is_printed_gives_the_settings(tiny, tuned_tiny, tmp_path, way):
+    from mmengine.config import Config
+    from mmengine.registry import HOOKS, DefaultScope
+
+    import srt_plugins
+
+    names = {k: n for n, own in tuned_tiny.keywords.items() if n != "plain" for k in own}
+    best = replace(tuned_tiny, best=names[way])
+    wanted = Settings.of(**best.settings)
+    printed = pastes(best, "mmseg")
+    model = tiny.build(tiny.config)
+    exec(printed["Python"], {"attach": srt_plugins.attach, "model": model})
+    assert model.backbone._srt.settings == wanted
+
+    text = printed["MMSegmentation"]
+    (hook,) = Config.fromstring(text, file_format=".py").custom_hooks
+    with DefaultScope.overwrite_default_scope("mmseg"):
+        built = HOOKS.build(hook)
+    assert Settings.of(**built.keywords) == wanted
+
+    argv = shlex.split(printed["to measure"])
+    assert argv[0] == "srt"
+    rows = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("srt_plugins.evaluation.mmseg_compare.plan", lambda srt, *_: rows.extend(srt))
+        patch.setattr("srt_plugins.evaluation.runs.Runs.compared", _stop)
+        assert main([*argv[1:], "--out", str(tmp_path), "--device", "cpu"]) == 1
+    assert wanted in [settings for settings, _ in rows]
+
+
+def _stop(*_):
+    raise RuntimeError("far enough")
+
+
+@pytest.mark.parametrize("target", [None, "bottom_up"])
+def test_what_is_printed_for_yacs(tuned_tiny, target):
+    pytest.importorskip("detectron2", reason="needs Detectron2 (make setup DETECTRON2=...)")
+    from detectron2.config import get_cfg
+
+    from srt_plugins.detectron2 import add_srt_config
+    from srt_plugins.detectron2.config import srt_keywords
+
+    for name, own in tuned_tiny.keywords.items():
+        if name == "plain":
+            continue
+        context = {"builder": "build_vit", "target": target, "config": "c", "checkpoint": "w"}
+        printed = pastes(replace(tuned_tiny, best=name, context=context), "detectron2")["yacs"]
+        cfg = get_cfg()
+        add_srt_config(cfg)
+        cfg.merge_from_list(shlex.split(printed))
+        assert Settings.of(**srt_keywords(cfg.MODEL.SRT)) == Settings.of(**own)
+        assert cfg.MODEL.BACKBONE.NAME == "build_srt_backbone"
+        assert ("build_vit", target) == (cfg.MODEL.SRT.BACKBONE, cfg.MODEL.SRT.TARGET)
