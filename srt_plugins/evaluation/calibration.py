@@ -16,10 +16,11 @@ from torch import Tensor
 
 BINS = 15
 STEPS = 100
-# What pixels are ranked by: 1 - the largest softmax probability, what views disagree by, and the
-# mean of both ranks.
-CONFIDENCE, DISPERSION, BOTH = "confidence", "dispersion", "both"
-SOURCES = (CONFIDENCE, DISPERSION, BOTH)
+# What pixels are ranked by. Free: 1 - the largest softmax probability, or predicted depth, since
+# what is far is mostly told less well. Then what views disagree by, and the mean of both ranks.
+CONFIDENCE, DEPTH, DISPERSION, BOTH = "confidence", "depth", "dispersion", "both"
+FREE = (CONFIDENCE, DEPTH)
+SOURCES = (*FREE, DISPERSION, BOTH)
 # Pixels whose probabilities are computed at a time.
 _BAND = 1 << 22
 
@@ -167,8 +168,8 @@ def image_calibration(
 
     Args:
         error: of each judged pixel, ``(P,)``: 0 or 1, or with ``root`` its squared error.
-        uncertainties: ``(P,)`` by name, of :data:`CONFIDENCE` (which must be 1 - a probability) and
-            :data:`DISPERSION`.
+        uncertainties: ``(P,)`` by name, of :data:`CONFIDENCE` (which must be 1 - a probability) or
+            :data:`DEPTH`, and :data:`DISPERSION`; None for none.
         root: figures are those of the RMSE.
     """
     error = np.asarray(error, dtype=np.float64)

@@ -33,7 +33,7 @@ def add_sample(collected: Collected, collector: Any, sample: Any) -> None:
         truth = sample.gt_depth_map.data.squeeze().to(predicted)
         judged = collector.source._get_eval_mask(truth)
         error = (predicted - truth).double().square()
-        collected.add(error, judged, None, dispersion, root=True)
+        collected.add(error, judged, None, dispersion, root=True, depth=predicted)
         return
     predicted = sample.pred_sem_seg.data.squeeze()
     truth = sample.gt_sem_seg.data.squeeze().to(predicted)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .calibration import BINS, BOTH, CONFIDENCE, DISPERSION
+from .calibration import BINS, BOTH, CONFIDENCE, DEPTH, DISPERSION, FREE
 from .calibration_rows import ECE, FIGURES, Calibrated, Gained
 from .figure import Interval
 
@@ -16,26 +16,29 @@ Table = tuple[str, list[str], list[tuple[str, list[str]]]]
 
 _RANKED = {
     CONFIDENCE: "1 - p",
+    DEPTH: "depth",
     DISPERSION: "dispersion",
     BOTH: "both",
 }
 
 
 def tables(comparison: Comparison) -> list[Table]:
-    """A table of the softmax probabilities, and one of what dispersion says beside them."""
+    """A table of what is free, probabilities or depth, and one of what dispersion says beside."""
     rows = [(r.row.kind, r.name, r.calibration) for r in comparison.results if r.calibration]
-    made = [_confidence(rows, comparison.calibration_controls), _dispersion(rows)]
-    return [one for one in made if one is not None]
+    known = {name for _, _, one in rows for name in one.figures}
+    free = next((source for source in FREE if f"AUSE_{source}" in known), None)
+    made = [] if free is None else [_free(rows, free, comparison.calibration_controls)]
+    rows = [row for row in rows if f"AUSE_{DISPERSION}" in row[2].figures]
+    return [*made, _dispersion(rows, free)] if rows else made
 
 
-def _confidence(rows: list[tuple[str, str, Calibrated]], controls: dict[str, str]) -> Table | None:
-    names = (ECE, f"AUSE_{CONFIDENCE}", f"correlation_{CONFIDENCE}")
-    if not any(name in one.figures for _, _, one in rows for name in names):
-        return None
+def _free(rows: list[tuple[str, str, Calibrated]], free: str, controls: dict[str, str]) -> Table:
+    names = [f"AUSE_{free}", f"correlation_{free}"]
+    names = [ECE, *names] if any(ECE in one.figures for _, _, one in rows) else names
     headers = ["row"]
     for name in names:
         label = FIGURES[name].titled
-        headers += [label if name == ECE else f"{label} {_RANKED[CONFIDENCE]}"]
+        headers += [label if name == ECE else f"{label} {_RANKED[free]}"]
         headers += ["p - accuracy"] if name == ECE else []
         headers += ["gain over plain", "over best 1x"]
     cells = []
@@ -47,8 +50,8 @@ def _confidence(rows: list[tuple[str, str, Calibrated]], controls: dict[str, str
             gap = ["-" if over is None else FIGURES[ECE].shown_gain(over)] if name == ECE else []
             line += [value, *gap, *gains]
         cells.append((kind, line))
-    title = "Calibration of the softmax probability p (ECE and AUSE: lower is better)"
-    return title, headers, cells
+    what = "predicted depth tells" if free == DEPTH else "the softmax probability p tells"
+    return f"What {what} of errors, for free (ECE, AUSE: lower is better)", headers, cells
 
 
 def _judged(name: str, row: Calibrated, plain: bool, best: bool) -> list[str]:
@@ -68,30 +71,24 @@ def _judged(name: str, row: Calibrated, plain: bool, best: bool) -> list[str]:
     ]
 
 
-def _dispersion(rows: list[tuple[str, str, Calibrated]]) -> Table | None:
-    rows = [row for row in rows if f"AUSE_{DISPERSION}" in row[2].figures]
-    if not rows:
-        return None
-    sure = any(f"AUSE_{CONFIDENCE}" in one.figures for _, _, one in rows)
-    sources = (CONFIDENCE, DISPERSION, BOTH) if sure else (DISPERSION,)
+def _dispersion(rows: list[tuple[str, str, Calibrated]], free: str | None) -> Table:
+    sources = (DISPERSION,) if free is None else (free, DISPERSION, BOTH)
+    added = () if free is None else (DISPERSION, BOTH)
     headers = ["row"]
     for figure in ("AUSE", "correlation"):
         headers += [f"{figure} {_RANKED[source]}" for source in sources]
-        headers += ["dispersion over 1 - p", "both over 1 - p"] if sure else []
+        headers += [f"{_RANKED[source]} over {_RANKED[free or BOTH]}" for source in added]
     cells = []
     for kind, row, one in rows:
         line = [row]
         for figure in ("AUSE", "correlation"):
             line += [_value(f"{figure}_{source}", one.figures) for source in sources]
-            for source in (DISPERSION, BOTH) if sure else ():
+            for source in added:
                 name = f"{figure}_{source}"
-                line.append(_gain(name, one.added.get(f"{name}_over_{CONFIDENCE}")))
+                line.append(_gain(name, one.added.get(f"{name}_over_{free}")))
         cells.append((kind, line))
-    return (
-        "What the dispersion of the views tells of errors (AUSE: lower is better)",
-        headers,
-        cells,
-    )
+    title = "What the dispersion of the views tells of errors (AUSE: lower is better)"
+    return title, headers, cells
 
 
 def _value(name: str, figures: dict[str, Gained]) -> str:

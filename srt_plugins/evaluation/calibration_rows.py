@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .bootstrap import MIN_IMAGES, RESAMPLES, draw, interval
-from .calibration import BOTH, CONFIDENCE, DISPERSION, SOURCES, ImageCalibration, calibration_error
+from .calibration import BOTH, DISPERSION, FREE, SOURCES, ImageCalibration, calibration_error
 from .figure import Interval, MainFigure
 
 ECE = "ECE"
@@ -25,11 +25,12 @@ FIGURES = {
         for source in SOURCES
     },
 }
-# What dispersion adds to the confidence of the same row.
+# What dispersion adds to what is free in the same row.
 ADDED = {
-    f"{figure}_{source}_over_{CONFIDENCE}": (f"{figure}_{source}", f"{figure}_{CONFIDENCE}")
+    f"{figure}_{source}_over_{free}": (f"{figure}_{source}", f"{figure}_{free}")
     for figure in ("AUSE", "correlation")
     for source in (DISPERSION, BOTH)
+    for free in FREE
 }
 
 
@@ -107,7 +108,7 @@ class Calibrated:
     Attributes:
         figures: by name of :data:`FIGURES`.
         overconfidence: mean largest probability less the accuracy, in percent; None without.
-        added: gains of dispersion over the confidence of the same row, by name of :data:`ADDED`,
+        added: gains of dispersion over what is free in the same row, by name of :data:`ADDED`,
             with their intervals.
     """
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from .calibration import CONFIDENCE, DISPERSION, ImageCalibration, image_calibration
+from .calibration import CONFIDENCE, DEPTH, DISPERSION, ImageCalibration, image_calibration
 from .calibration_rows import Calibration
 from .rows import Row
 
@@ -41,6 +41,7 @@ class Collected:
         confidence: Tensor | None,
         dispersion: Tensor | None,
         root: bool = False,
+        depth: Any = None,
     ) -> None:
         """Add an image.
 
@@ -51,10 +52,11 @@ class Collected:
             confidence: 1 - the largest probability, ``(H, W)``; None for none.
             dispersion: ``(H, W)``; None for none.
             root: figures are those of the RMSE.
+            depth: predicted one, ``(H, W)``, where it is depth that is predicted.
         """
         mask = _array(judged).astype(bool)
         errors = _array(error)
-        uncertainties = {CONFIDENCE: confidence, DISPERSION: dispersion}
+        uncertainties = {CONFIDENCE: confidence, DEPTH: depth, DISPERSION: dispersion}
         self._images.append(
             image_calibration(
                 errors[mask] if errors.ndim == 2 else errors,

@@ -111,7 +111,8 @@ class Session(BaseSession):
             error, judged = self.task.errors(prediction, truth)
             spread = None if maps is None else self.task.unmoved(maps[i, 0], size)
             doubt = None if doubts is None else doubts[i]
-            self.calibration.add(error, judged, doubt, spread, self.task.root)
+            far = self.task.far(prediction)
+            self.calibration.add(error, judged, doubt, spread, self.task.root, far)
 
     def _dispersion(self, size: Size) -> Tensor | None:
         """What views disagreed by in the last call, ``(B, 1, H, W)`` at the size of the input."""

@@ -65,6 +65,10 @@ class Task:
     # Whether errors are squared ones.
     root = False
 
+    def far(self, prediction: np.ndarray) -> np.ndarray | None:
+        """What grows with predicted depth, ``(H, W)``; None where no depth is predicted."""
+        return None
+
     def doubts(self, outputs: Any, sizes: Sequence[Size]) -> list[Tensor] | None:
         """1 - the largest probability of each pixel, ``(H, W)`` each; None for no probabilities."""
         return None
@@ -133,6 +137,10 @@ class Depth(Task):
         return image_errors(prediction, truth, self.protocol), judged
 
     root = True
+
+    def far(self, prediction: np.ndarray) -> np.ndarray:
+        """Depth, or inverse depth with its sign turned."""
+        return -prediction if self.protocol.disparity else prediction
 
     def errors(self, prediction: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Squared errors of depth as it is judged."""

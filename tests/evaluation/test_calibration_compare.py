@@ -140,12 +140,14 @@ def test_depth_is_that_of_the_outputs(tmp_path):
         return depth_models.depth_of(tiny.model, image)[0].double().numpy()
 
     judged = (truth > depth_models.RANGE[0]) & (truth < depth_models.RANGE[1])
-    assert not found["plain"].calibration.figures  # neither probabilities nor views
+    assert set(found["plain"].calibration.figures) == {"AUSE_depth", "correlation_depth"}
     rows = by_hand(tiny.model, image, truth.shape, predict)
     for name, (depth, spread) in rows.items():
         if spread is not None:
             error = ((depth[0] - truth)[judged]) ** 2
-            check(found[name], error, {"dispersion": spread[judged]}, root=True)
+            uncertainties = {"depth": depth[0][judged], "dispersion": spread[judged]}
+            check(found[name], error, uncertainties, root=True)
+            assert "AUSE_both_over_depth" in found[name].calibration.added
 
 
 def test_off_by_default_and_changes_no_other_figure(tiny):

@@ -89,8 +89,8 @@ def test_segmentation(run, root):
 @torch.no_grad()
 def test_depth(run, root):
     found, inputs, processor = run("metric", depth_scale=tiny.DEPTH_SCALE)
-    assert not found["plain"].calibration.figures
-    assert set(found[SRT].calibration.figures) == {"AUSE_dispersion", "correlation_dispersion"}
+    assert set(found["plain"].calibration.figures) == {"AUSE_depth", "correlation_depth"}
+    assert {"AUSE_dispersion", "AUSE_both"} <= set(found[SRT].calibration.figures)
     model = type(tiny.metric_depth()).from_pretrained(root / "metric").eval()
     truth = np.array(Image.open(root / "data" / "depth" / "0.png")) / tiny.DEPTH_SCALE
     judged = (truth > 1e-3) & (truth < 80)
@@ -102,6 +102,7 @@ def test_depth(run, root):
     depth = made["predicted_depth"].double().numpy()[judged]
     spread = (pair[0] - pair[1]).abs() / 2
     spread = F.interpolate(spread[None], truth.shape, mode="bilinear")[0, 0].numpy()[judged]
+    check(found[FLIP], "depth", depth, (depth.clip(1e-3, 80) - truth[judged]) ** 2, root=True)
     check(found[FLIP], "dispersion", spread, (depth.clip(1e-3, 80) - truth[judged]) ** 2, root=True)
 
 
