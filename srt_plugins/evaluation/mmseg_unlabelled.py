@@ -142,5 +142,12 @@ def _register() -> None:
 
         def load_data_list(self) -> list[dict[str, Any]]:
             paths = [path for path in _files(self.folder) if path.suffix.lower() in _ENDINGS]
-            rest = {"label_map": None, "reduce_zero_label": False, "seg_fields": []}
-            return [{"img_path": str(path), **rest, "seg_fields": []} for path in paths]
+            return [
+                {
+                    "img_path": str(path),
+                    "label_map": None,
+                    "reduce_zero_label": False,
+                    "seg_fields": [],
+                }
+                for path in paths
+            ]

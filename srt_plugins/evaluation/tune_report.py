@@ -59,7 +59,8 @@ def conclusion(tuning: Tuning) -> str:
     best, free = comparison[tuning.best], comparison[comparison.control]
     score = best.scores[comparison.metric]
     if best.row.kind == "plain":
-        return f"Chosen: the plain model, {main.label} {main.shown(score.value)}."
+        lines = [f"Chosen: the plain model, {main.label} {main.shown(score.value)}."]
+        return "\n".join(lines if _labelled(tuning) else [*lines, _UNLABELLED])
 
     def gain(value: float, bounds: Any) -> str:
         return f"{main.shown_gain(value)} {main.shown_interval(bounds)}".rstrip()
