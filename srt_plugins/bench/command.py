@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import sys
 from dataclasses import dataclass
@@ -208,7 +209,9 @@ def _measured(name: str, size: tuple[int, int], setup: _Setup) -> Measurement:
     setup.plan.views(patch)
     images = torch.randn(1, 3, *size, device=setup.device, dtype=setup.dtype)
     total = setup.plan.total_views(len(describe(backbone).blocks), setup.device)
-    with tqdm(total=total, unit="view", file=sys.stderr, disable=None) as bar:
+    # None = shown on a terminal.
+    hidden = True if os.environ.get("TERM") == "dumb" else None
+    with tqdm(total=total, unit="view", file=sys.stderr, disable=hidden) as bar:
 
         def progress(what: str, views: int) -> None:
             bar.set_description(f"{name} {size[0]}x{size[1]}, {what}")

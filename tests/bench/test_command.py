@@ -138,6 +138,16 @@ def test_command(tmp_path, capsys):
     (made,) = record["measurements"]
     assert (made["model"], made["size"]) == ("test_vit", [32, 48])
     assert (tmp_path / "out" / "bench.png").stat().st_size > 0
+    assert not [path for path in (tmp_path / "out").iterdir() if path.name.startswith(".")]
+
+
+def test_json_and_nothing_else(done, tmp_path, capsys, monkeypatch):
+    """Of a measurement made before."""
+    monkeypatch.setattr("srt_plugins.bench.command._measured", lambda *_: done[0])
+    argv = ["bench", "--device", "cpu", "--model", "test_vit", "--size", "32", "32"]
+    assert main([*argv, "--json", "--out", str(tmp_path)]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown == json.loads((tmp_path / "bench.json").read_text())
 
 
 @pytest.mark.parametrize(
