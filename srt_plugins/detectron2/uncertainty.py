@@ -18,6 +18,7 @@ from detectron2.utils.visualizer import ColorMode, VisImage, Visualizer
 from torch import Tensor, nn
 
 from ..errors import ConfigError
+from ..state import check
 from ..uncertainty import combined, dispersing, follow
 from ..wrapper import attach, wrapped
 
@@ -54,7 +55,9 @@ def with_dispersion(model: Model, target: str | None = None, **keywords: Any) ->
     module = _module(model)
     parts, keywords = wrapped(module), {**keywords, "dispersion": True}
     if parts and target is None:
-        parts[0]._srt.settings = parts[0]._srt.settings.but(**keywords)
+        settings = parts[0]._srt.settings.but(**keywords)
+        check(settings, parts[0]._srt.adapter)
+        parts[0]._srt.settings = settings
     else:
         attach(model, target, **keywords)
     put_on(module)

@@ -107,7 +107,7 @@ class SegmentorRuns(Runs):
         with ExitStack() as stack:
             stack.enter_context(inference_by(model, method))
             if calibration is not None:
-                from ..mmseg.uncertainty import placed_in_samples
+                from ..mmseg.sample_maps import placed_in_samples
 
                 stack.enter_context(placed_in_samples(model, calibration.spread))
             yield

@@ -1,39 +1,31 @@
-"""Dispersion over views in MMSegmentation's data samples: ``SegDataSample.srt_dispersion``.
-
-While a segmentor predicts, what the backbone's views disagree by at each ``encode_decode`` is kept.
-``inference`` then runs once more with these maps in place of logits, and so does
-``postprocess_result``: windows, flips, padding and resizing are the segmentor's own code, and cost
-no forward of the network.
-"""
+"""Dispersion over views in MMSegmentation's data samples: ``SegDataSample.srt_dispersion``."""
 
 from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from mmengine.structures import PixelData
-from mmseg.models.segmentors import DepthEstimator, EncoderDecoder
+from mmseg.models.segmentors import DepthEstimator
 from mmseg.models.segmentors.base import BaseSegmentor
-from mmseg.structures import SegDataSample
-from torch import Tensor, nn
+from torch import nn
 
 from ..core.patch import overridden
 from ..errors import ConfigError
-from ..uncertainty import combined, dispersing, follow, off, output_spread
+from ..state import check
+from ..uncertainty import dispersing, follow
 from ..wrapper import attach, wrapped
+from .sample_maps import METHODS, Prediction
 
 Model = TypeVar("Model")
 
-DISPERSION, DEPTH_STD = "srt_dispersion", "srt_depth_std"
-_NEEDED = ("inference", "encode_decode", "postprocess_result")
-
 # Forwards that are under way, beside the segmentors, which are copied and pickled.
 _LOCKS: weakref.WeakKeyDictionary[nn.Module, threading.RLock] = weakref.WeakKeyDictionary()
-_UNDER_WAY: weakref.WeakKeyDictionary[nn.Module, ExitStack] = weakref.WeakKeyDictionary()
+_UNDER_WAY: weakref.WeakKeyDictionary[nn.Module, tuple[int, ExitStack]]
+_UNDER_WAY = weakref.WeakKeyDictionary()
 
 
 def with_dispersion(model: Model, depth_std: bool = False, **keywords: Any) -> Model:
@@ -66,7 +58,9 @@ def with_dispersion(model: Model, depth_std: bool = False, **keywords: Any) -> M
     if part is None:
         attach(model, **{**keywords, "dispersion": True})
     else:
-        part._srt.settings = part._srt.settings.but(**{**keywords, "dispersion": True})
+        settings = part._srt.settings.but(**{**keywords, "dispersion": True})
+        check(settings, part._srt.adapter)
+        part._srt.settings = settings
     put_on(segmentor, depth_std)
     return model
 
@@ -157,17 +151,17 @@ class SampleMaps:
 
 def _close(segmentor: nn.Module) -> None:
     """End the prediction that is under way."""
-    stack = _UNDER_WAY.pop(segmentor, None)
+    _, stack = _UNDER_WAY.pop(segmentor, (None, None))
     if stack is not None:
         with suppress(RuntimeError):  # the lock of another thread
             stack.close()
 
 
 def _check(segmentor: nn.Module, depth_std: bool) -> None:
-    missing = [name for name in _NEEDED if not callable(getattr(segmentor, name, None))]
+    missing = [name for name in METHODS if not callable(getattr(segmentor, name, None))]
     if missing:
         raise ConfigError(
-            f"Expected a segmentor with {', '.join(_NEEDED)}, got {type(segmentor).__name__} "
+            f"Expected a segmentor with {', '.join(METHODS)}, got {type(segmentor).__name__} "
             f"without {missing[0]}; srt_plugins.dispersion(model) gives the maps of its features."
         )
     if depth_std and not isinstance(segmentor, DepthEstimator):
@@ -207,147 +201,16 @@ class _Begin:
         lock = _LOCKS.setdefault(segmentor, threading.RLock())
         lock.acquire()
         _close(segmentor)  # of a forward that Ctrl-C ended
-        stack = _UNDER_WAY[segmentor] = ExitStack()
+        stack = ExitStack()
+        _UNDER_WAY[segmentor] = threading.get_ident(), stack
         stack.callback(lock.release)
-        stack.enter_context(_Prediction(segmentor, part, self.depth_std).active())
+        stack.enter_context(Prediction(segmentor, part, self.depth_std).active())
 
 
 class _End:
     """Hook of a segmentor, which also runs where its forward failed."""
 
     def __call__(self, segmentor: nn.Module, *_: Any) -> None:
-        _close(segmentor)
-
-
-class _Prediction:
-    """One ``predict`` of a segmentor, in which maps take the way of logits."""
-
-    def __init__(self, segmentor: Any, part: Any, depth_std: bool) -> None:
-        self.segmentor = segmentor
-        self.part = part
-        self.depth_std = depth_std
-        self.plain = {name: getattr(segmentor, name) for name in _NEEDED}
-        self.seen: list[Tensor | None] = []
-        self.found: dict[str, Tensor] = {}
-
-    @contextmanager
-    def active(self) -> Iterator[None]:
-        with ExitStack() as stack:
-            for name in _NEEDED:
-                stack.enter_context(overridden(self.segmentor, name, getattr(self, name)))
-            yield
-
-    def encode_decode(self, inputs: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        logits: Tensor = self.plain["encode_decode"](inputs, *args, **kwargs)
-        maps, size = read_maps(self.segmentor, self.part), (logits.shape[-2], logits.shape[-1])
-        self.seen.append(combined(maps, size, self.segmentor.align_corners) if maps else None)
-        return logits
-
-    def inference(self, inputs: Tensor, batch_img_metas: list, *args: Any, **kwargs: Any) -> Tensor:
-        self.seen, self.found = [], {}
-        # Slide mode writes each window's size into the metas that it is given.
-        metas = [dict(meta) for meta in batch_img_metas]
-        logits: Tensor = self.plain["inference"](inputs, batch_img_metas, *args, **kwargs)
-        seen, self.seen = self.seen, []
-        if seen and all(one is not None for one in seen):
-            self.found[DISPERSION] = self._replayed(seen, inputs, metas, logits.shape[1])
-        if self.depth_std:
-            self.found[DEPTH_STD] = self._depth_std(inputs, metas)
-        return logits
-
-    def _replayed(self, seen: Sequence[Any], inputs: Tensor, metas: list, channels: int) -> Tensor:
-        """What inference makes of maps in place of logits, ``(B, 1, H, W)``."""
-        maps = iter(seen)
-        with ExitStack() as stack:
-            if _is_stock(type(self.segmentor)):
-                channels = 1
-                stack.enter_context(overridden(self.segmentor, "out_channels", 1))
-
-            def replay(*_: Any, **__: Any) -> Tensor:
-                return next(maps).expand(-1, channels, -1, -1)
-
-            stack.enter_context(overridden(self.segmentor, "encode_decode", replay))
-            return self.plain["inference"](inputs.float(), metas)[:, :1]
-
-    def _depth_std(self, inputs: Tensor, metas: list) -> Tensor:
-        """The standard deviation over views of what inference returns, ``(B, 1, H, W)``."""
-        state = self.part._srt
-        settings, batch = state.settings, len(inputs)
-
-        def run(chunk: Tensor) -> Tensor:
-            copies = [dict(meta) for meta in metas * (len(chunk) // batch)]
-            depth: Tensor = self.plain["inference"](chunk, copies)
-            return depth
-
-        views, plain = state.views(), self.plain["encode_decode"]
-        with overridden(self.segmentor, "encode_decode", plain), off(self.segmentor):
-            return output_spread(run, inputs, views, settings.padding, settings.view_batch)
-
-    def postprocess_result(self, result: Tensor, data_samples: Any = None) -> Any:
-        plain = self.plain["postprocess_result"]
-        samples = plain(result, data_samples)
-        for name, maps in self.found.items():
-            _hand_over(plain, name, maps, samples, data_samples)
-        return samples
-
-
-def read_maps(segmentor: Any, part: Any) -> tuple[Tensor, ...]:
-    """Dispersion of the feature maps that the decode head reads: those of its ``in_index``, or all
-    where a neck, ``layer=`` or ``outputs=`` lies in between.
-    """
-    maps: tuple[Tensor, ...] = part._srt.dispersion
-    settings, head = part._srt.settings, segmentor.decode_head
-    head = head[-1] if isinstance(head, nn.ModuleList) else head
-    wanted = getattr(head, "in_index", None)
-    whole = part is segmentor.backbone and not segmentor.with_neck
-    if not whole or settings.layer is not None or settings.outputs is not None or wanted is None:
-        return maps
-    chosen = [wanted] if isinstance(wanted, int) else list(wanted)
-    if not all(-len(maps) <= index < len(maps) for index in chosen):
-        return maps
-    return tuple(maps[index] for index in chosen)
-
-
-@contextmanager
-def placed_in_samples(segmentor: Any, maps: list[Tensor]) -> Iterator[None]:
-    """While active, samples get ``srt_dispersion`` from maps that someone else makes.
-
-    Args:
-        segmentor: of MMSegmentation.
-        maps: when results are processed, one map ``(B, 1, H, W)`` in the size of logits, which is
-            taken out, or none.
-    """
-    plain = segmentor.postprocess_result
-
-    def postprocess_result(result: Tensor, data_samples: Any = None) -> Any:
-        samples = plain(result, data_samples)
-        if maps:
-            _hand_over(plain, DISPERSION, maps.pop(), samples, data_samples)
-        return samples
-
-    with overridden(segmentor, "postprocess_result", postprocess_result):
-        yield
-
-
-def _hand_over(postprocess: Any, name: str, maps: Tensor, samples: Any, given: Any) -> None:
-    for sample, one in zip(samples, _placed(postprocess, maps, given)):
-        sample.set_data({name: PixelData(data=one)})
-
-
-def _placed(postprocess: Any, maps: Tensor, samples: Any) -> list[Tensor]:
-    """Maps ``(B, 1, H, W)`` as logits are put into samples, ``(1, H', W')`` each."""
-    copies = None if samples is None else [SegDataSample(metainfo=s.metainfo) for s in samples]
-    # Two channels: a single one would go through a sigmoid.
-    made = postprocess(maps.float().expand(-1, 2, -1, -1), copies)
-    key = "seg_logits" if "seg_logits" in made[0] else "pred_depth_map"
-    return [sample.get(key).data[:1].clone() for sample in made]
-
-
-def _is_stock(kind: type) -> bool:
-    """Whether inference of a class makes room for ``out_channels``, as MMSegmentation's does."""
-    names = ("inference", "whole_inference", "slide_inference", "slide_flip_inference")
-    return all(
-        getattr(kind, name, None)
-        in (None, getattr(EncoderDecoder, name, None), getattr(DepthEstimator, name, None))
-        for name in names
-    )
+        thread, _stack = _UNDER_WAY.get(segmentor, (None, None))
+        if thread == threading.get_ident():
+            _close(segmentor)

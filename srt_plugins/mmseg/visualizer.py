@@ -11,7 +11,7 @@ from mmseg.registry import VISUALIZERS
 from mmseg.visualization import SegLocalVisualizer
 
 from ..core.patch import overridden
-from .uncertainty import DEPTH_STD, DISPERSION
+from .sample_maps import DEPTH_STD, DISPERSION
 
 
 @VISUALIZERS.register_module()
