@@ -18,6 +18,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,9 @@ _INCLUDE = re.compile(
 _LINK = re.compile(r"(?P<open>\]\()(?P<target>[^)\s]+)(?P<close>\))")
 _FENCED = re.compile(r"^( *)(```+)[^\n]*\n.*?^\1\2`*$|`[^`\n]+`", re.MULTILINE | re.DOTALL)
 _OURS = re.compile(r"^<!--.*?-->\n?", re.MULTILINE)
+# In the list of results, `name.*` and the like become links to the tables of that name.
+_RESULTS = "benchmarks/results/README.md"
+_NAMED = re.compile(r"`(?P<pattern>[\w*]+(?:\.md|\.?\*))`")
 _ASSETS = (".png", ".svg", ".json")
 _LANGUAGES = {".py": "python", ".yaml": "yaml", ".cff": "yaml", "": "make"}
 
@@ -75,6 +79,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
         source = f"{source}/README.md"
     here = page.file.src_uri
     parts, at = [], 0
+    markdown = _with_tables(markdown, source)
     for found in _INCLUDE.finditer(markdown):
         parts.append(_relinked(markdown[at : found.start()], source, here))
         text = section((ROOT / found["file"]).read_text(encoding="utf-8"), found["slug"])
@@ -204,12 +209,23 @@ def _linked(page: Path) -> list[str]:
         page, source = readme, f"{source}/README.md"
     elif page.suffix != ".md":
         return []
-    text = page.read_text(encoding="utf-8")
+    text = _with_tables(page.read_text(encoding="utf-8"), source)
     found = _targets(_INCLUDE.sub("", text), source)
     for include in _INCLUDE.finditer(text):
         included = (ROOT / include["file"]).read_text(encoding="utf-8")
         found += _targets(section(included, include["slug"]), include["file"])
     return found
+
+
+def _with_tables(text: str, source: str) -> str:
+    """The list of results with links to its tables; any other text as it is."""
+    tables = [path.name for path in sorted((ROOT / source).parent.glob("*.md"))]
+
+    def links(found: re.Match[str]) -> str:
+        named = [name for name in tables if fnmatch(name, found["pattern"])]
+        return ", ".join(f"[{name}]({name})" for name in named) or found[0]
+
+    return _NAMED.sub(links, text) if source == _RESULTS else text
 
 
 def _targets(text: str, source: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import re
 import shlex
@@ -67,6 +68,7 @@ def _run_quickly(words: list[str]) -> None:
     """Run a comparison of a model that is shipped, on two small images."""
     from srt_plugins.cli import main
 
+    importlib.import_module(words[1])  # where it is missing, that is said
     paths = [str(ROOT / word) if (ROOT / word).is_file() else word for word in words]
     small = ["--cfg-options", "test_dataloader.dataset.size=(72,104)"] if "mmseg" in words else []
     code = main([*paths, "--limit", "2", "--device", "cpu", "--out", "out", *small])

@@ -12,6 +12,7 @@ def run(text: str, base: str) -> None:
 
     A config with test data is tested whole; of any other the backbone runs on an image.
     """
+    import mmseg  # noqa: F401  (where it is missing, that is said, not what the config lacks)
     import torch
     from mmengine.config import Config
     from mmengine.registry import init_default_scope

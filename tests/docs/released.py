@@ -5,6 +5,7 @@ The libraries' own loaders read them, as they do on a machine that has downloade
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 _HUBCONF = """
@@ -30,7 +31,10 @@ def put(text: str, folder: Path) -> None:
             (place / "refs").mkdir(parents=True)
             (place / "refs" / "main").write_text("0" * 40)
             (place / "snapshots" / ("0" * 40)).mkdir(parents=True)
-            save(place / "snapshots" / ("0" * 40))
+            try:
+                save(place / "snapshots" / ("0" * 40))
+            except ImportError:  # the page says so when it imports the library
+                shutil.rmtree(place)
     if "facebookresearch/dinov2" in text:
         checkout = folder / "torch" / "hub" / "facebookresearch_dinov2_main"
         checkout.mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,7 @@ import io
 import json
 import linecache
 import re
+import sys
 import traceback
 from collections.abc import Iterator
 from importlib import import_module
@@ -20,6 +21,7 @@ from tests.docs.blocks import Block, blocks
 
 SETUPS = Path(__file__).parent / "setups"
 _CONFIG = re.compile(r"^(_base_|custom_imports|model|custom_hooks) = (dict\(|\[)", re.MULTILINE)
+_OPTIONAL = ("detectron2", "matplotlib", "mmcv", "mmengine", "mmseg", "timm", "transformers")
 _TEXT = ("text", "console")
 
 
@@ -96,19 +98,23 @@ class Page:
 
 def run(path: Path) -> Iterator[dict[str, Any]]:
     """Outcomes of a page's blocks, one after the other."""
-    page, skipped = Page(path), ""
+    page, skipped, unbound = Page(path), "", False
     linecache.checkcache()
     for block in blocks(path):
         outcome, reason = "passed", ""
         if "not run" in block.marks:
             continue
         try:
-            page.run(block)
+            if unbound:  # its setup was skipped
+                outcome, reason = "skipped", skipped
+            else:
+                page.run(block)
         except BaseException as error:
             outcome, reason = "failed", _reason(error, page)
             if _missing(error) or (skipped and isinstance(error, NameError)):
-                outcome, skipped = "skipped", skipped or f"needs {_missing(error)}"
-                reason = skipped
+                skipped = _missing(error) or skipped
+                outcome, reason = "skipped", skipped
+        unbound = outcome == "skipped" and block.language == "setup"
         yield {"line": block.line, "outcome": outcome, "reason": reason}
 
 
@@ -117,9 +123,10 @@ def _missing(error: BaseException) -> str:
     from srt_plugins import MissingDependencyError
 
     if isinstance(error, MissingDependencyError):
-        return str(error).partition(",")[0]
-    name = error.name if isinstance(error, ModuleNotFoundError) else ""
-    return name if name in ("detectron2", "mmseg", "mmcv", "timm", "transformers") else ""
+        return str(error).partition(",")[0].partition("\n")[0]
+    name = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    # A module that a library lacks is a mistake of the page.
+    return f"needs {name}" if name in _OPTIONAL and sys.modules.get(name) is None else ""
 
 
 def _reason(error: BaseException, page: Page) -> str:

@@ -1,20 +1,17 @@
-"""``cfg``: the tiny segmentor; torchrun's environment for a world of one process."""
+"""``cfg``: the tiny segmentor; a world of one process."""
 
 from __future__ import annotations
 
-import os
-import socket
 from pathlib import Path
 
+import mmseg  # noqa: F401  (where it is missing, that is said)
 from mmengine.config import Config
+
+from tests.docs import world
 
 
 def setup(names: dict) -> None:
     """Bind and set them."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    rank = dict(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1")
-    os.environ.update(rank, MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    world.of_one_process()
     names["cfg"] = Config.fromfile(Path(__file__).parents[1] / "bases" / "tiny.py")
     names["cfg"].work_dir = "work"
