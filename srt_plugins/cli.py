@@ -38,7 +38,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "srt_plugins.demo.command:add_parser",
     ),
     "tune": (
-        "choose settings on a few labelled images",
+        "the best settings within a budget of forwards, by a few images",
         "srt_plugins.evaluation.tune_command:add_parser",
     ),
     "bench": (

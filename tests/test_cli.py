@@ -134,6 +134,8 @@ COMMAND_LINES = [
     ["tune", "detectron2"],
     ["tune", "transformers"],
     ["bench"],
+    ["show"],
+    ["demo"],
 ]
 
 

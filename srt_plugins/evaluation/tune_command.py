@@ -90,8 +90,9 @@ def add_parser(commands: Any) -> None:
     """Add ``tune`` to the commands."""
     tune: argparse.ArgumentParser = commands.add_parser(
         "tune",
-        help="choose settings on a few labelled images",
-        description="Try many settings of SRT on a few images and print the best to paste.",
+        help="the best settings within a budget of forwards, by a few images",
+        description="Try many settings of SRT on a few images, labelled or not, and print the best "
+        "within a budget of forwards, to paste.",
         epilog=_OVERVIEW,
     )
     frameworks = tune.add_subparsers(dest="framework", metavar="FRAMEWORK", required=True)

@@ -14,9 +14,9 @@ _FLATTERS = (
 )
 _UNLABELLED = (
     "Judged without labels: figures say how well a candidate foretells what the plain model says "
-    "in held-out views, not how right it is. Where measured, such choices were no worse than SRT's "
-    "default, but up to 2 mIoU behind those by labels (docs/tuning.md): label ten images if you "
-    "can."
+    "in held-out views, not how right it is. Where measured, such choices were on average no worse "
+    "than the default, but up to 2 mIoU behind those by labels (docs/tuning.md): label ten images "
+    "if you can."
 )
 _KEPT = (
     "No candidate foretells held-out views clearly better than SRT's default, which is kept; "
@@ -45,8 +45,7 @@ def sheet(tuning: Tuning) -> Sheet:
         forwards = f"{result.flops_ratio:.2f}"
         cells = [result.name, forwards, main.shown(score.value), *shown, chosen]
         rows.append((result.row.kind, cells))
-    label = main.label if _labelled(tuning) else f"{main.label} with held-out views"
-    headers = ["candidate", "forwards", label, "gain over plain", "over best 1x", ""]
+    headers = ["candidate", "forwards", _label(tuning), "gain over plain", "over best 1x", ""]
     lower = ", lower is better" if main.lower_is_better else ""
     what = main.titled if _labelled(tuning) else f"{main.titled}, with held-out views as truth"
     title = f"{len(rows)} candidates on {comparison.images} images; {what}{lower}; 95 % "
@@ -58,15 +57,16 @@ def conclusion(tuning: Tuning) -> str:
     comparison, main = tuning.comparison, tuning.comparison.main
     best, free = comparison[tuning.best], comparison[comparison.control]
     score = best.scores[comparison.metric]
+    label = _label(tuning)
     if best.row.kind == "plain":
-        lines = [f"Chosen: the plain model, {main.label} {main.shown(score.value)}."]
+        lines = [f"Chosen: the plain model, {label} {main.shown(score.value)}."]
         return "\n".join(lines if _labelled(tuning) else [*lines, _UNLABELLED])
 
     def gain(value: float, bounds: Any) -> str:
         return f"{main.shown_gain(value)} {main.shown_interval(bounds)}".rstrip()
 
     lines = [
-        f"Chosen: {best.name}: {main.label} {main.shown(score.value)}, "
+        f"Chosen: {best.name}: {label} {main.shown(score.value)}, "
         f"{gain(score.gain, score.gain_interval)} over plain."
     ]
     if best.row.views > 1:
@@ -82,6 +82,11 @@ def conclusion(tuning: Tuning) -> str:
 
 def _labelled(tuning: Tuning) -> bool:
     return bool(tuning.context.get("judged", "labels") == "labels")
+
+
+def _label(tuning: Tuning) -> str:
+    label = tuning.comparison.main.label
+    return label if _labelled(tuning) else f"{label} with held-out views"
 
 
 def footnotes(tuning: Tuning) -> str:
@@ -128,7 +133,8 @@ def pastes(tuning: Tuning, framework: str) -> dict[str, str]:
         own = {**({"target": target} if target else {}), **chosen}
         keys.update((f"MODEL.SRT.{k.upper()}", str(v)) for k, v in own.items())
         found["yacs"] = shlex.join(word for pair in keys.items() for word in pair)
-    found["to measure"] = _compare(tuning, framework)
+    if framework != "transformers" or _labelled(tuning):  # there may be no labels to measure with
+        found["to measure"] = _compare(tuning, framework)
     return found
 
 
