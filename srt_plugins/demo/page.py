@@ -44,8 +44,8 @@ class _Wiring:
 
     def __init__(self, actions: Actions, left: Choosing, right: Results) -> None:
         self.actions, self.left, self.right = actions, left, right
-        # The image as it was read, what is known of the model.
-        self.image, self.facts = gr.State(None), gr.State(None)
+        # The image as it was read, what is known of the model, the kind of views before.
+        self.image, self.facts, self.before = gr.State(None), gr.State(None), gr.State(KINDS[0])
         self.shown = [
             *right.pictures.values(),
             *right.captions.values(),
@@ -73,8 +73,8 @@ class _Wiring:
         left.scenes.select(self.pick_scene, None, image, **_QUIET)
         left.image.upload(self.give, left.image, image, **_QUIET, **_RAW)
         left.image.clear(self.clear, None, image, **_QUIET)
-        kinds = [left.level, left.per_axis, left.count]
-        left.views.input(self.choose_views, [left.views, self.facts], kinds, **_QUIET)
+        kinds = [left.level, left.per_axis, left.count, self.before]
+        left.views.input(self.choose_views, [left.views, self.before, self.facts], kinds, **_QUIET)
         for component in left.choice:
             component.change(self.choose, given, told, **_QUIET, **_RAW)
         run = [left.model, self.image, *left.choice]
@@ -104,14 +104,16 @@ class _Wiring:
             found[right.absent] = gr.HTML(markup.hint(text), visible=not predicts)
         return found
 
-    def choose_views(self, views: str, facts: Any) -> Changes:
+    def choose_views(self, views: str, before: str, facts: Any) -> Changes:
         """A kind of views was chosen: what goes with it is shown, at a level that makes sense."""
         left = self.left
         found: Changes = {
             left.per_axis: gr.Slider(visible=views == KINDS[0]),
             left.count: gr.Number(visible=views == KINDS[2]),
+            self.before: views,
         }
-        if facts is not None:
+        # The full grid of half a patch is hundreds of views; phases are best spread over all of it.
+        if facts is not None and views != before and "grid" in (views, before):
             half = facts.patch // 2
             found[left.level] = min(PAPERS_LEVEL, half) if views == "grid" else half
         return found

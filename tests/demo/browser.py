@@ -106,6 +106,8 @@ class Demo:
         option = self.page.locator("#views").get_by_label(kind, exact=True)
         if not option.is_checked():
             option.click()
+            shown = {"phases": "per_axis", "number": "count"}.get(kind, "level")
+            self._field(shown).wait_for()
             # The page puts a level that goes with the kind, for patches of 16 pixels.
             expect(self._field("level")).to_have_value("3" if kind == "grid" else "8")
         for name, number in numbers.items():

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from PIL import Image
+from srt_plugins.adapters import describe
 
 from srt_plugins import Settings
 from srt_plugins.scenes import render
@@ -138,17 +141,25 @@ def test_mistakes_are_one_line_and_the_page_goes_on(demo, tmp_path):
     assert demo.run().startswith("Done, 4 views.")
 
 
-def test_stop_ends_a_run_and_the_next_one_works(demo, picture):
+def test_stop_ends_a_run_and_the_next_one_works(demo, models, picture):
     demo.choose_model("vit_scenes")
     demo.upload(picture[1])
     demo.says("street.png")
     demo.views("grid", level=8)
     demo.hint("289 views")
     demo.tab("Features")
-    demo.page.click("#run")
-    demo.page.locator("#tokens img").wait_for()
-    demo.page.click("#stop")
-    demo.says("Stopped.")
+    # A slow model, so that a slow browser is in time.
+    backbone = models.get(0).backbone
+    block = backbone.get_submodule(describe(backbone).blocks[0])
+    slow = block.register_forward_pre_hook(lambda *_: time.sleep(0.1))
+    try:
+        demo.page.click("#run")
+        demo.page.locator("#tokens img").wait_for()
+        # At once: a click would wait until nothing on the page moves.
+        demo.page.locator("#stop").dispatch_event("click")
+        demo.says("Stopped.")
+    finally:
+        slow.remove()
     assert demo.page.locator("#after img").count() == 0
     demo.views("number", count=2)
     assert demo.run().startswith("Done, 2 views.")
