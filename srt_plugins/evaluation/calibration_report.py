@@ -51,7 +51,8 @@ def _free(rows: list[tuple[str, str, Calibrated]], free: str, controls: dict[str
             line += [value, *gap, *gains]
         cells.append((kind, line))
     what = "predicted depth tells" if free == DEPTH else "the softmax probability p tells"
-    return f"What {what} of errors, for free (ECE, AUSE: lower is better)", headers, cells
+    which = "ECE and AUSE" if ECE in names else "AUSE"
+    return f"What {what} of errors, for free ({which}: lower is better)", headers, cells
 
 
 def _judged(name: str, row: Calibrated, plain: bool, best: bool) -> list[str]:
