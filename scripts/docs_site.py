@@ -27,8 +27,6 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[1]
 MAPPED = ("adapters", "d2_configs", "mmseg_configs")
-# Written by other people at the same time; in the navigation once they are there.
-LATER = ("uncertainty.md", "show.md")
 _INCLUDE = re.compile(
     r"<!-- include: (?P<file>[\w./-]+)#(?P<slug>[\w-]*) -->.*?<!-- include: end -->", re.DOTALL
 )
@@ -53,7 +51,6 @@ def on_config(config: Any) -> Any:
     for name in MAPPED:
         shutil.copytree(ROOT / name, package / name, ignore=only)
     config.plugins["mkdocstrings"].config.handlers["python"]["paths"] = [sources.name]
-    config.nav = _without(config.nav, _missing())
     return config
 
 
@@ -86,8 +83,6 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
         parts.append(_relinked(text, found["file"], here))
         at = found.end()
     parts.append(_relinked(markdown[at:], source, here))
-    for name in _missing():
-        parts = [re.sub(rf"\[([^\]]+)\]\([./]*{name}\)", r"\1", part) for part in parts]
     return _OURS.sub("", "".join(parts))
 
 
@@ -103,10 +98,6 @@ def section(text: str, slug: str) -> str:
     if slug not in sections:
         raise KeyError(f"no section {slug!r}; there are {', '.join(sections)}")
     return sections[slug].strip() + "\n"
-
-
-def _missing() -> set[str]:
-    return {name for name in LATER if not (ROOT / "docs" / name).exists()}
 
 
 def _slug(heading: str) -> str:
@@ -242,13 +233,3 @@ def _nav_pages(nav: Any) -> Iterator[str]:
         yield nav
     for part in nav.values() if isinstance(nav, dict) else nav if isinstance(nav, list) else ():
         yield from _nav_pages(part)
-
-
-def _without(nav: Any, missing: set[str]) -> Any:
-    if isinstance(nav, list):
-        parts = [_without(part, missing) for part in nav]
-        return [part for part in parts if part]
-    if isinstance(nav, dict):
-        kept = {name: _without(part, missing) for name, part in nav.items()}
-        return {name: part for name, part in kept.items() if part}
-    return None if nav in missing else nav
