@@ -98,8 +98,8 @@ def attach(model: Model, target: str | None = None, **keywords: Any) -> Model:
         **keywords: see :class:`srt_plugins.Settings`.
 
     Raises:
-        AdapterError: no backbone found. ConfigError: a bad keyword, or a target that the backbone
-            lacks. The model is then untouched.
+        AdapterError: no backbone found; the model is untouched.
+        ConfigError: a bad keyword, or a target that the backbone lacks; the model is untouched.
     """
     module: nn.Module = _module(model)
     chosen = _chosen(module, target)
