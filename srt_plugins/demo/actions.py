@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -85,6 +86,7 @@ class Actions:
         progress: Progress,
     ) -> Iterator[Changes]:
         """Run was pressed: ``found`` as it grows, and ``status``."""
+        start = time.perf_counter()
         with self._stoppable(session) as stop, _told() as said:
             if image is None:
                 said["status"] = markup.status("Give an image first, or choose a scene.", "error")
@@ -95,9 +97,12 @@ class Actions:
                 for found in looking:
                     if stop.is_set():
                         raise Stopped
-                    yield {"found": found, "status": markup.status("Running …")}
+                    if not found.done:
+                        yield {"found": found, "status": markup.status("Running …")}
             views = f"{found.views} view" + ("s" if found.views != 1 else "")
-            yield {"found": found, "status": markup.status(f"Done, {views}.{_figures(found)}")}
+            took = f"{time.perf_counter() - start:.1f} s"
+            told = f"Done in {took}: {views}.{_figures(found)}"
+            yield {"found": found, "status": markup.status(told)}
         if said:
             yield said
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any, Callable
@@ -108,7 +108,7 @@ class Looker:
         choice: Choice,
         progress: Progress,
         stop: threading.Event,
-    ) -> Iterator[Found]:
+    ) -> Generator[Found, None, None]:
         """Look at an image; yields the same object as more is found.
 
         Args:
@@ -200,9 +200,10 @@ class _Run:
         return _Plain(basis, panel, {"features": timed.seconds})
 
     def features(self, found: Found, plain: _Plain) -> None:
-        """Features with SRT, and how much views disagree."""
-        show, timed = self._show(("srt", "dispersion"), plain.basis)
-        with self.counted("features, SRT", found.views):
+        """Features with SRT, how much views disagree, and what smoothing does without views."""
+        control = ("one",) if self.settings.smooth is not None else ()
+        show, timed = self._show((*control, "srt", "dispersion"), plain.basis)
+        with self.counted("features, SRT", found.views + len(control)):
             shown = show(self.image)
         found.panels.update(shown.panels)
         found.figures.update(shown.figures)

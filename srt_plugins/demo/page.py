@@ -17,6 +17,8 @@ from .look import Found, Progress
 from .parts import LABELS, SIMILAR, Choosing, Results, choosing, intro, results
 
 TITLE = "SRT demo"
+# What the page's parts become, by part.
+Updates = dict[Any, Any]
 # All that runs a model waits in one line.
 _QUEUE = {"concurrency_limit": 1, "concurrency_id": "model"}
 _QUIET = {"show_progress": "hidden", "queue": False}
@@ -50,6 +52,7 @@ class _Wiring:
             *right.pictures.values(),
             *right.captions.values(),
             *right.sliders.values(),
+            right.control,
             right.legend,
             right.cost,
         ]
@@ -85,7 +88,7 @@ class _Wiring:
         for picture in (left.image, right.target):
             picture.select(self.similar, run, similar, **busy, **_RAW)
 
-    def choose_model(self, model: int) -> Changes:
+    def choose_model(self, model: int) -> Updates:
         """A model was chosen, or the page was opened."""
         changes = self.actions.chosen_model(model)
         facts = changes["facts"]
@@ -104,10 +107,10 @@ class _Wiring:
             found[right.absent] = gr.HTML(markup.hint(text), visible=not predicts)
         return found
 
-    def choose_views(self, views: str, before: str, facts: Any) -> Changes:
+    def choose_views(self, views: str, before: str, facts: Any) -> Updates:
         """A kind of views was chosen: what goes with it is shown, at a level that makes sense."""
         left = self.left
-        found: Changes = {
+        found: Updates = {
             left.per_axis: gr.Slider(visible=views == KINDS[0]),
             left.count: gr.Number(visible=views == KINDS[2]),
             self.before: views,
@@ -118,31 +121,31 @@ class _Wiring:
             found[left.level] = min(PAPERS_LEVEL, half) if views == "grid" else half
         return found
 
-    def choose(self, model: int, facts: Any, *choice: Any) -> Changes:
+    def choose(self, model: int, facts: Any, *choice: Any) -> Updates:
         """A setting was chosen."""
         changes = self.actions.chosen(model, facts, Choice(*choice))
         return {self.left.hint: changes["hint"], self.right.lines: changes["lines"]}
 
-    def give(self, request: gr.Request, file: Any = None) -> Changes:
+    def give(self, request: gr.Request, file: Any = None) -> Updates:
         """An image was given."""
         self.stop(request)
         return self._image(self.actions.given(file))
 
-    def clear(self, request: gr.Request) -> Changes:
+    def clear(self, request: gr.Request) -> Updates:
         """The image was taken away."""
         self.stop(request)
         return self._image({"image": None, "status": markup.status("No image.")})
 
-    def pick_scene(self, request: gr.Request, event: gr.SelectData) -> Changes:
+    def pick_scene(self, request: gr.Request, event: gr.SelectData) -> Updates:
         """A scene was clicked."""
         self.stop(request)
         return self.choose_scene(int(event.index))
 
-    def choose_scene(self, index: int) -> Changes:
+    def choose_scene(self, index: int) -> Updates:
         """A scene was chosen, or the page was opened."""
         return self._image(self.actions.chosen_scene(index))
 
-    def _image(self, changes: Changes) -> Changes:
+    def _image(self, changes: Changes) -> Updates:
         image = changes["image"]
         path = None if image is None else written("image", image)
         return {
@@ -160,18 +163,22 @@ class _Wiring:
         model: int = 0,
         image: Any = None,
         *choice: Any,
-    ) -> Iterator[Changes]:
+    ) -> Iterator[Updates]:
         """Run was pressed."""
-        yield {self.right.status: markup.status("Running …", "busy"), **self.nothing()}
-        sent: dict[str, str] = {}
+        sent = self.nothing()
+        yield {self.right.status: markup.status("Running …", "busy"), **sent}
+        paths: dict[str, str] = {}
         actions = self.actions.run(
             model, image, Choice(*choice), str(request.session_hash), _teller(progress)
         )
         for changes in actions:
-            found = {self.right.status: changes["status"]}
+            new: Updates = {}
             if "found" in changes:
-                found.update(self._found(changes["found"], sent))
-            yield found
+                new = self._found(changes["found"], paths)
+                sent.update(new)
+                # A busy browser may leave out what comes in between.
+                new = sent if changes["found"].done else new
+            yield {self.right.status: changes["status"], **new}
 
     def similar(
         self,
@@ -181,7 +188,7 @@ class _Wiring:
         model: int = 0,
         image: Any = None,
         *choice: Any,
-    ) -> Changes:
+    ) -> Updates:
         """A point of the image was clicked."""
         x, y = (int(v) for v in event.index)
         session = str(request.session_hash)
@@ -189,7 +196,7 @@ class _Wiring:
             model, image, Choice(*choice), (y, x), session, _teller(progress)
         )
         right = self.right
-        found: Changes = {right.status: changes["status"]}
+        found: Updates = {right.status: changes["status"]}
         if "panels" in changes:
             found[right.tabs] = gr.Tabs(selected="similarity")
             found[right.target] = written("image", marked(image, changes["point"]))
@@ -201,40 +208,42 @@ class _Wiring:
         """Stop was pressed."""
         self.actions.stop(str(request.session_hash))
 
-    def nothing(self) -> Changes:
+    def nothing(self) -> Updates:
         """All results empty."""
         right = self.right
-        found: Changes = {
+        found: Updates = {
             picture: gr.Image(value=None, label=LABELS[name])
             for name, picture in right.pictures.items()
         }
         found.update(dict.fromkeys(right.captions.values(), ""))
         found.update(dict.fromkeys(right.sliders.values()))
-        found.update({right.legend: "", right.cost: ""})
+        found.update({right.legend: "", right.cost: "", right.control: gr.Column(visible=False)})
         return found
 
-    def _found(self, found: Found, sent: dict[str, str]) -> Changes:
+    def _found(self, found: Found, paths: dict[str, str]) -> Updates:
         """What of a run's results the page has not got yet.
 
         Args:
             found: results so far.
-            sent: paths of pictures by name; gets the new ones.
+            paths: of pictures by name; gets the new ones.
         """
         right = self.right
-        new: Changes = {}
-        for name in [n for n in found.panels if n in right.pictures and n not in sent]:
-            changes, sent[name] = self._panel(name, found.panels[name])
+        new: Updates = {}
+        names = [n for n in found.panels if n in right.pictures and n not in paths]
+        for name in names:
+            changes, paths[name] = self._panel(name, found.panels[name])
             new.update(changes)
-        for name, (first, second) in _SLIDERS.items():
-            if first in sent and second in sent and name not in sent:
-                sent[name] = ""
-                new[right.sliders[name]] = (sent[first], sent[second])
+        for name, pair in _SLIDERS.items():
+            if set(pair) & set(names) and set(pair) <= set(paths):
+                new[right.sliders[name]] = tuple(paths[one] for one in pair)
+        if "one" in names:
+            new[right.control] = gr.Column(visible=True)
         if found.done:
             new[right.legend] = markup.legend(found.key)
             new[right.cost] = markup.cost(found.seconds, found.views, found.recalled)
         return new
 
-    def _panel(self, name: str, panel: Panel) -> tuple[Changes, str]:
+    def _panel(self, name: str, panel: Panel) -> tuple[Updates, str]:
         path = written(name, panel.picture)
         right = self.right
         return {

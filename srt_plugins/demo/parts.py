@@ -15,11 +15,12 @@ _INTRO = (
     "without and with its views ensembled. Everything stays on this machine.</p></div>"
 )
 # Panels with a caption of their own, by tab.
-FEATURES = ("tokens", "srt", "dispersion")
+FEATURES = ("tokens", "one", "srt", "dispersion")
 PREDICTIONS = ("before", "after", "changed")
 SIMILAR = ("similar_plain", "similar_srt")
 LABELS = {
     "tokens": "plain tokens",
+    "one": "smoothed, 1 view",
     "srt": "SRT",
     "dispersion": "dispersion over views",
     "before": "plain",
@@ -74,6 +75,7 @@ class Results:
         absent: why there are none.
         pictures: by the names in :data:`LABELS`.
         captions: below each of them.
+        control: the picture of smoothing without views, where there is smoothing.
         sliders: ``features`` and ``predictions``, before and after in one picture.
         target: the image to click on.
     """
@@ -84,6 +86,7 @@ class Results:
     absent: Any
     pictures: dict[str, Any]
     captions: dict[str, Any]
+    control: Any
     sliders: dict[str, Any]
     legend: Any
     target: Any
@@ -182,13 +185,16 @@ def results() -> Results:
     pictures: dict[str, Any] = {}
     captions: dict[str, Any] = {}
     sliders: dict[str, Any] = {}
+    control: list[Any] = []
 
     def row(names: tuple[str, ...]) -> None:
         with gr.Row():
             for name in names:
-                with gr.Column(min_width=180):
+                with gr.Column(min_width=180, visible=name != "one") as column:
                     pictures[name] = _picture(LABELS[name], name)
                     captions[name] = gr.HTML(elem_id=f"{name}_caption")
+                if name == "one":
+                    control.append(column)
 
     def slider(name: str) -> None:
         sliders[name] = gr.ImageSlider(
@@ -231,6 +237,7 @@ def results() -> Results:
         absent,
         pictures,
         captions,
+        control[0],
         sliders,
         legend,
         target,

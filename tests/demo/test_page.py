@@ -138,7 +138,26 @@ def test_mistakes_are_one_line_and_the_page_goes_on(demo, tmp_path):
     demo.page.click("#run")
     assert "Expected 1 to 2 phases" in demo.says("phases per axis")
     demo.views("phases", level=1, per_axis=2)
-    assert demo.run().startswith("Done, 4 views.")
+    assert demo.run().endswith(": 4 views.")
+
+
+def test_smoothing_is_shown_without_views_too(demo, looked, picture):
+    image, path = picture
+    demo.choose_model("timm/test_vit2")
+    demo.upload(path)
+    demo.says("street.png")
+    demo.views("number", count=2)
+    demo.page.locator("#smooth").get_by_label("3", exact=True).click()
+    demo.tab("Features")
+    try:
+        demo.run()
+        want = expected(looked(BACKBONE), image, Look(Settings(views=2, smooth=3)))
+        for name in ("tokens", "one", "srt"):
+            np.testing.assert_array_equal(demo.picture(name), want[name][0])
+    finally:
+        demo.page.locator("#smooth").get_by_label("none").click()
+    demo.run()
+    assert not demo.page.locator("#one").is_visible()
 
 
 def test_stop_ends_a_run_and_the_next_one_works(demo, models, picture):
@@ -162,7 +181,7 @@ def test_stop_ends_a_run_and_the_next_one_works(demo, models, picture):
         slow.remove()
     assert demo.page.locator("#after img").count() == 0
     demo.views("number", count=2)
-    assert demo.run().startswith("Done, 2 views.")
+    assert ": 2 views." in demo.run()
 
 
 def test_a_scene_can_be_chosen(demo):

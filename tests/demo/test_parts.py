@@ -237,7 +237,7 @@ def test_a_run_gives_more_and_more_and_recalls_what_is_plain(actions):
     assert found.done and found.views == 4
     assert ("features, SRT", 3, 4) in told and set(found.seconds) == {"features", "features_srt"}
     again = list(actions.run(0, image, Choice(level=8, per_axis=3), "me", silent))[-1]
-    assert again["found"].recalled and "Done, 9 views" in again["status"]
+    assert again["found"].recalled and ": 9 views." in again["status"]
     other = list(actions.run(0, image, Choice(level=8, layer="2"), "me", silent))[-1]
     assert not other["found"].recalled
     pictures = [one.panels["tokens"].picture for one in (found, other["found"])]
