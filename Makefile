@@ -25,8 +25,8 @@ PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-full-mmcv demo test test-fast test-full lint format typecheck bench dist \
-	docs docs-serve clean distclean
+.PHONY: help setup setup-full-mmcv demo demo-page test test-fast test-full lint format typecheck \
+	bench dist docs docs-serve clean distclean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' Makefile
@@ -79,6 +79,10 @@ $(FULL_READY): requirements/constraints.txt scripts/setup_env.py | $(READY)
 demo: $(READY)  ## Compare a small model with and without the ensemble; results in work_dirs/demo
 	$(PY) -m srt_plugins compare mmseg examples/demo/vit_scenes.py examples/demo/vit_scenes.pth \
 		--complete replicate --row stride=8 --out $(OUT)
+
+demo-page: $(READY)  ## The small models on a local web page
+	$(PY) -m srt_plugins demo --model mmseg examples/demo/vit_scenes.py examples/demo/vit_scenes.pth \
+		--model mmseg examples/depth/vit_scenes_depth_dpt.py examples/depth/vit_scenes_depth_dpt.pth $(ARGS)
 
 bench: OUT = work_dirs/bench
 bench: $(READY)  ## Measure time and memory against plain forwards; ARGS=--quick for a minute's worth
