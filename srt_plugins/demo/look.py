@@ -213,6 +213,8 @@ class _Run:
         """Predictions without and with SRT, and what changed."""
         if plain.prediction is None:
             with self.counted("prediction, plain", 1):
+                if self.subject.device.type != "cpu":
+                    self._predicted(None)  # the first one of a shape takes longer
                 plain.prediction, plain.seconds["prediction"] = self._predicted(None)
         settings = replace(self.settings, layer=self.choice.block)
         with self.counted("prediction, SRT", found.views):

@@ -52,7 +52,7 @@ class _Wiring:
             *right.pictures.values(),
             *right.captions.values(),
             *right.sliders.values(),
-            right.control,
+            right.columns["one"],
             right.legend,
             right.cost,
         ]
@@ -60,7 +60,7 @@ class _Wiring:
     def connect(self, page: Any) -> None:
         """Say what happens when."""
         left, right = self.left, self.right
-        model = [left.level, left.layer, right.predictions, right.absent]
+        model = [left.level, left.layer, right.predictions, right.absent, right.columns["changed"]]
         model += [right.status, self.facts, *self.shown]
         told = [left.hint, right.lines]
         given = [left.model, self.facts, *left.choice]
@@ -104,6 +104,8 @@ class _Wiring:
             predicts = facts.task is not None
             text = f"{facts.name} is a backbone alone: it predicts nothing here."
             found[right.predictions] = gr.Column(visible=predicts)
+            # What differs between two lists of instances has no picture.
+            found[right.columns["changed"]] = gr.Column(visible=facts.task != "instances")
             found[right.absent] = gr.HTML(markup.hint(text), visible=not predicts)
         return found
 
@@ -217,7 +219,8 @@ class _Wiring:
         }
         found.update(dict.fromkeys(right.captions.values(), ""))
         found.update(dict.fromkeys(right.sliders.values()))
-        found.update({right.legend: "", right.cost: "", right.control: gr.Column(visible=False)})
+        found.update({right.legend: "", right.cost: ""})
+        found[right.columns["one"]] = gr.Column(visible=False)
         return found
 
     def _found(self, found: Found, paths: dict[str, str]) -> Updates:
@@ -237,7 +240,7 @@ class _Wiring:
             if set(pair) & set(names) and set(pair) <= set(paths):
                 new[right.sliders[name]] = tuple(paths[one] for one in pair)
         if "one" in names:
-            new[right.control] = gr.Column(visible=True)
+            new[right.columns["one"]] = gr.Column(visible=True)
         if found.done:
             new[right.legend] = markup.legend(found.key)
             new[right.cost] = markup.cost(found.seconds, found.views, found.recalled)

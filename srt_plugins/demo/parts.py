@@ -75,7 +75,7 @@ class Results:
         absent: why there are none.
         pictures: by the names in :data:`LABELS`.
         captions: below each of them.
-        control: the picture of smoothing without views, where there is smoothing.
+        columns: with a picture and its caption each; some are shown only where there is one.
         sliders: ``features`` and ``predictions``, before and after in one picture.
         target: the image to click on.
     """
@@ -86,7 +86,7 @@ class Results:
     absent: Any
     pictures: dict[str, Any]
     captions: dict[str, Any]
-    control: Any
+    columns: dict[str, Any]
     sliders: dict[str, Any]
     legend: Any
     target: Any
@@ -185,16 +185,14 @@ def results() -> Results:
     pictures: dict[str, Any] = {}
     captions: dict[str, Any] = {}
     sliders: dict[str, Any] = {}
-    control: list[Any] = []
+    columns: dict[str, Any] = {}
 
     def row(names: tuple[str, ...]) -> None:
         with gr.Row():
             for name in names:
-                with gr.Column(min_width=180, visible=name != "one") as column:
+                with gr.Column(min_width=180, visible=name != "one") as columns[name]:
                     pictures[name] = _picture(LABELS[name], name)
                     captions[name] = gr.HTML(elem_id=f"{name}_caption")
-                if name == "one":
-                    control.append(column)
 
     def slider(name: str) -> None:
         sliders[name] = gr.ImageSlider(
@@ -237,7 +235,7 @@ def results() -> Results:
         absent,
         pictures,
         captions,
-        control[0],
+        columns,
         sliders,
         legend,
         target,

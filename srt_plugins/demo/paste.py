@@ -15,33 +15,34 @@ def lines(words: Sequence[str], keywords: dict[str, Any], target: str | None = N
         keywords: the settings that differ from the defaults.
         target: part of the backbone that SRT is for.
     """
-    kind = words[0]
-    part = {"target": target} if target else {}
-    given = {**part, **keywords}
+    given = {**({"target": target} if target else {}), **keywords}
     called = "".join(f", {name}={value!r}" for name, value in given.items())
-    found = [
-        "# Python",
-        "from srt_plugins import attach",
-        "",
-        f"attach(model{called})",
-    ]
-    if kind == "mmseg":
-        found += [
-            "",
-            "# MMSegmentation, in the config",
+    found = {"Python": ["from srt_plugins import attach", "", f"attach(model{called})"]}
+    if words[0] == "mmseg":
+        found["MMSegmentation, in the config"] = [
             'custom_imports = dict(imports=["srt_plugins.mmseg"], allow_failed_imports=False)',
             f"custom_hooks = [dict(type='SRTHook'{called})]",
         ]
-    if kind == "detectron2":
-        pairs = [w for k, v in given.items() for w in (f"MODEL.SRT.{k.upper()}", str(v))]
-        found += [
+    if words[0] == "detectron2" and words[1].endswith(".py"):
+        found["Detectron2, at the end of the LazyConfig"] = [
+            "from srt_plugins.detectron2 import with_srt",
             "",
-            "# Detectron2, keys of the config (srt_plugins.detectron2.add_srt_config)",
-            shlex.join(pairs) or "# the defaults",
+            f"with_srt(model.backbone{called})",
         ]
+    elif words[0] == "detectron2":
+        found["Detectron2, after the config is read"] = [
+            "from srt_plugins.detectron2 import add_srt_config",
+            "",
+            "add_srt_config(cfg)",
+            "cfg.MODEL.SRT.BACKBONE = cfg.MODEL.BACKBONE.NAME",
+            'cfg.MODEL.BACKBONE.NAME = "build_srt_backbone"',
+            *(f"cfg.MODEL.SRT.{name.upper()} = {value!r}" for name, value in given.items()),
+        ]
+    found["pictures in files"] = [_show(words, keywords, target)]
+    return "\n\n".join("\n".join([f"# {where}", *text]) for where, text in found.items())
+
+
+def _show(words: Sequence[str], keywords: dict[str, Any], target: str | None) -> str:
     options = [w for k, v in keywords.items() for w in (f"--{k.replace('_', '-')}", str(v))]
-    # Without any setting `srt show` takes more views than the default.
-    options = options or ["--views", "phases"]
-    found += ["", "# pictures in files", shlex.join(["srt", "show", "IMAGE", *options])]
-    found[-1] += f" --model {shlex.join(words)}" + (f" --target {target}" if target else "")
-    return "\n".join(found)
+    part = ["--target", target] if target else []
+    return shlex.join(["srt", "show", "IMAGE", *options, "--model", *words, *part])

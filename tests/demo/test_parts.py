@@ -23,9 +23,10 @@ from srt_plugins.errors import MediaError
 from srt_plugins.visualize.colours import Scale
 from srt_plugins.visualize.legend import Key
 from srt_plugins.visualize.panels import Panel
-from tests.demo.conftest import BACKBONE, SEGMENTOR
+from tests.demo.conftest import BACKBONE, DEMO, SEGMENTOR
 
 PATCH = 14
+LAZY = DEMO.parent / "detection" / "vitdet_scenes.py"
 
 
 def silent(*_):
@@ -207,18 +208,26 @@ def test_the_command_to_paste_is_one_of_srt_show(choice):
     assert given_keywords(args) == keywords
 
 
-def test_yacs_keys_to_paste_are_known():
+@pytest.mark.parametrize("choice", CHOICES)
+def test_lines_for_detectron2_give_these_settings(choice):
     pytest.importorskip("detectron2")
-    from detectron2.config import get_cfg
+    from detectron2.config import LazyConfig, get_cfg
 
-    from srt_plugins.detectron2 import add_srt_config
-
-    text = lines(["detectron2", "c", "w"], Choice("grid", 3, smooth="3", flip=True).keywords(16))
+    keywords = choice.keywords(16)
     cfg = get_cfg()
-    add_srt_config(cfg)
-    keys = text.split("# Detectron2")[1].splitlines()[1]
-    cfg.merge_from_list(shlex.split(keys))
-    assert (cfg.MODEL.SRT.LEVEL, cfg.MODEL.SRT.SMOOTH, cfg.MODEL.SRT.FLIP) == (3, 3, True)
+    builder = cfg.MODEL.BACKBONE.NAME
+    exec(_between(lines(["detectron2", "c.yaml", "w"], keywords, "net")), {"cfg": cfg})
+    given = {k.lower(): v for k, v in cfg.MODEL.SRT.items() if v is not None}
+    assert (given.pop("backbone"), given.pop("target")) == (builder, "net")
+    names = {"level", "views", "layer", "smooth", "flip"}
+    assert {k: v for k, v in given.items() if k in names and v is not False} == keywords
+    model = LazyConfig.load(str(LAZY)).model
+    exec(_between(lines(["detectron2", "c.py", "w"], keywords)), {"model": model})
+    assert {k: model.backbone[k] for k in keywords} == keywords
+
+
+def _between(text):
+    return "# " + text.split("# Detectron2")[1].split("# pictures")[0]
 
 
 @pytest.fixture(scope="module")
