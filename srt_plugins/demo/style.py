@@ -9,8 +9,8 @@ CSS = """
 .srt-head h1 { margin: 0; font-size: 1.35rem; }
 .srt-head p { margin: 0.15rem 0 0; color: var(--body-text-color-subdued); }
 .srt-status { padding: 0.55rem 0.8rem; border-radius: 8px; overflow-wrap: anywhere;
-  min-height: 3.4rem; display: flex; align-items: center; background: var(--background-fill-secondary);
-  border: 1px solid var(--border-color-primary); }
+  min-height: 3.4rem; display: flex; align-items: center;
+  background: var(--background-fill-secondary); border: 1px solid var(--border-color-primary); }
 .srt-status.error { color: #b3261e; border-color: #b3261e; background: #fdecea; }
 .dark .srt-status.error { color: #ffb4ab; border-color: #ffb4ab; background: #3b1512; }
 .srt-hint, .srt-caption { font-size: 0.82rem; line-height: 1.35; overflow-wrap: anywhere;
