@@ -11,6 +11,8 @@ from .colours import Scale, palette
 from .panels import Key, Panel, resize_nearest
 from .subject import SCORE, Prediction, Subject
 
+Ranges = dict[str, tuple[float, float]]
+
 
 @dataclass
 class BeforeAfter:
@@ -30,7 +32,12 @@ class BeforeAfter:
 
 
 def before_after(
-    subject: Subject, image: np.ndarray, before: Prediction, after: Prediction, views: str
+    subject: Subject,
+    image: np.ndarray,
+    before: Prediction,
+    after: Prediction,
+    views: str,
+    ranges: Ranges | None = None,
 ) -> BeforeAfter:
     """Pictures of two predictions.
 
@@ -40,15 +47,20 @@ def before_after(
         before: without SRT.
         after: with it.
         views: how many views it had, in words.
+        ranges: values that the colours of depth end at, by name: taken from there, and put there
+            where they are missing, so that frames have the same; None = this image's own.
     """
-    draw = {"classes": _classes, "depth": _depth, "instances": _instances}
-    return draw[str(before.task)](subject, image, before, after, views)
+    if before.task == "depth":
+        return _depth(subject, image, before, after, views, {} if ranges is None else ranges)
+    draw = _classes if before.task == "classes" else _instances
+    return draw(subject, image, before, after, views)
 
 
 def colours_of(subject: Subject, count: int) -> np.ndarray:
     """Colours of so many classes or more, ``(K, 3)`` uint8: the model's own, or distinct ones."""
+    count = max(count, len(subject.classes))
     if subject.palette is None or len(subject.palette) < count:
-        return palette(max(count, len(subject.classes)))
+        return palette(count)
     return subject.palette
 
 
@@ -72,23 +84,43 @@ def _classes(
 
 
 def _depth(
-    subject: Subject, image: np.ndarray, before: Prediction, after: Prediction, views: str
+    subject: Subject,
+    image: np.ndarray,
+    before: Prediction,
+    after: Prediction,
+    views: str,
+    ranges: Ranges,
 ) -> BeforeAfter:
     assert before.depth is not None and after.depth is not None
     size = (image.shape[0], image.shape[1])
-    made = overlay.depths(before.depth, after.depth, "")
+    made = overlay.depths(
+        before.depth,
+        after.depth,
+        "",
+        ranges.get("depth"),
+        ranges.get("difference", (0.0, None))[1],
+        "magma" if subject.inverse else "magma_r",
+    )
+    ranges.setdefault("depth", (made.scale.low, made.scale.high))
+    ranges.setdefault("difference", (made.signed_scale.low, made.signed_scale.high))
+    what = "inverse depth" if subject.inverse else "depth"
 
     def panel(picture: np.ndarray, title: str, scale: Scale, note: str = "") -> Panel:
         return Panel(resize_nearest(picture, size), title, note, scale)
 
     return BeforeAfter(
         {
-            "before": panel(made.before, "plain depth", made.scale),
-            "after": panel(made.after, "SRT depth", made.scale, views),
+            "before": panel(made.before, f"plain {what}", made.scale),
+            "after": panel(made.after, f"SRT {what}", made.scale, views),
             "changed": panel(made.difference, "SRT minus plain", made.signed_scale),
         },
-        figures={"changed": float(np.abs(after.depth - before.depth).mean())},
+        figures={"changed": _mean_difference(before.depth, after.depth)},
     )
+
+
+def _mean_difference(before: np.ndarray, after: np.ndarray) -> float:
+    known = np.isfinite(before) & np.isfinite(after)
+    return float(np.abs(after[known] - before[known]).mean()) if known.any() else 0.0
 
 
 def _instances(

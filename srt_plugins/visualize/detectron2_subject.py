@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..errors import ConfigError, SRTError
+from ..adapters import find_backbone
+from ..errors import AdapterError, ConfigError, SRTError
 from ..evaluation.detectron2_config import Options, import_detectron2, read_config
 from ..evaluation.files import check_file
-from .subject import SCORE, Inputs, Prediction, Subject
+from .subject import SCORE, Inputs, Prediction, Subject, given_to
 
 
 class Detectron2Subject(Subject):
@@ -24,13 +25,22 @@ class Detectron2Subject(Subject):
     def inputs(self, image: np.ndarray) -> Inputs:
         """What the backbone gets: resized as for testing, padded as batches are."""
         given = self._data(image)
-        model: Any = self.model
-        made = model.preprocess_image([given])
-        made = made[0] if isinstance(made, tuple) else made
-        return Inputs(made.tensor, (0, 0, *made.image_sizes[0]))
+        backbone = find_backbone(self.model)
+        # Not every model has a method for this: SemanticSegmentor pads in its forward.
+        images = given_to(backbone, lambda: self.model([given]))
+        if images is None:
+            raise AdapterError(
+                f"Expected {type(self.model).__name__} to call its backbone, "
+                f"{type(backbone).__name__}, with images; use a model that does."
+            )
+        # Batches are padded below and on the right.
+        height, width = given["image"].shape[-2:]
+        return Inputs(images, (0, 0, int(height), int(width)))
 
     def predicted(self, image: np.ndarray) -> Prediction:
         """The framework's own prediction, at the size of the image."""
+        if self.task is None:
+            return Prediction()
         output = self.model([self._data(image)])[0]
         if "instances" not in output:
             return Prediction("classes", labels=output["sem_seg"].argmax(0).cpu().numpy())
@@ -92,16 +102,17 @@ def detectron2_subject(
     except Exception as error:
         raise ConfigError(
             f"Expected {config} to build with Detectron2, got {type(error).__name__}: "
-            f"{' '.join(str(error).split())}. Check the model and --opts."
+            f"{' '.join(str(error).split())}. Check the model and --options."
         ) from error
-    if not hasattr(model, "preprocess_image"):
-        raise ConfigError(
-            f"Expected a model with preprocess_image, as Detectron2's own have it, got "
-            f"{type(model).__name__}."
-        )
     loaded = load_detectron2_weights(model, checkpoint, trust)
-    task = "instances" if hasattr(model, "roi_heads") or hasattr(model, "head") else "classes"
+    task = _task(model)
     classes, palette = _classes(dataset, task)
+    notes = [text for text in (loaded.warning(),) if text]
+    if task is None:
+        notes.append(
+            f"{type(model).__name__} makes neither instances nor classes of an image alone: "
+            "features are shown, and no predictions"
+        )
     subject = Detectron2Subject(
         Path(config).stem,
         model,
@@ -109,7 +120,7 @@ def detectron2_subject(
         classes,
         palette,
         target=target,
-        notes=[text for text in (loaded.warning(),) if text],
+        notes=notes,
     )
     subject.augmentations, subject.image_format = augmentations, image_format
     return subject
@@ -146,7 +157,16 @@ def _lazy(cfg: Any, device: torch.device) -> tuple[Any, Any, str, str | None]:
     return model, T.AugmentationList(steps), str(image_format), found
 
 
-def _classes(dataset: str | None, task: str) -> tuple[Sequence[str], np.ndarray | None]:
+def _task(model: Any) -> str | None:
+    """What a model predicts of an image alone."""
+    # Without a proposal generator, boxes have to be given.
+    finds = hasattr(model, "roi_heads") and getattr(model, "proposal_generator", None) is not None
+    if finds or hasattr(model, "head"):
+        return "instances"
+    return "classes" if hasattr(model, "sem_seg_head") else None
+
+
+def _classes(dataset: str | None, task: str | None) -> tuple[Sequence[str], np.ndarray | None]:
     """Names and colours of a dataset's classes, as far as they are registered."""
     from detectron2.data import MetadataCatalog
 

@@ -25,8 +25,14 @@ class MMSegSubject(Subject):
         data = self._data(image)
         preprocessor: Any = self.model.data_preprocessor
         made = preprocessor(data, False)
-        height, width = made["data_samples"][0].metainfo["img_shape"][:2]
-        left, _, top, _ = made["data_samples"][0].metainfo.get("img_padding_size", (0, 0, 0, 0))
+        known = made["data_samples"][0].metainfo
+        left, _, top, _ = known.get("img_padding_size", (0, 0, 0, 0))
+        height, width = known["img_shape"][:2]
+        if any(type(step).__name__ == "Pad" for step in self.pipeline.transforms):
+            # Padding of the pipeline's own, below and on the right, is part of img_shape.
+            across, down = known.get("scale_factor", (1.0, 1.0))
+            height = min(height, max(1, round(image.shape[0] * down)))
+            width = min(width, max(1, round(image.shape[1] * across)))
         return Inputs(made["inputs"], (top, left, height, width))
 
     def predicted(self, image: np.ndarray) -> Prediction:
@@ -42,6 +48,13 @@ class MMSegSubject(Subject):
 
         # As mmcv reads images: blue first.
         made = self.pipeline({"img": np.ascontiguousarray(image[..., ::-1])})
+        if not isinstance(made.get("inputs"), torch.Tensor):
+            count = len(made.get("inputs") or ())
+            raise ConfigError(
+                f"Expected the test pipeline of {self.name} to make one input of each image, got "
+                f"{count}, as for test-time augmentation; give a plain one, such as --options "
+                "\"test_pipeline=[{'type': 'PackSegInputs'}]\"."
+            )
         return dict(pseudo_collate([made]))
 
 

@@ -38,6 +38,8 @@ __all__ = [
 # Of Okabe and Ito: green and vermilion stay apart for the colour-blind by their lightness.
 GAINED, LOST, BOTH_WRONG = (0, 158, 115), (213, 94, 0), (240, 228, 66)
 CHANGED = (204, 40, 160)
+# Of classes that a legend sums up; no class has it.
+REST = (255, 255, 255)
 
 
 def classes(
@@ -88,7 +90,7 @@ def key_of(
     order = [int(i) for i in np.argsort(-counts, kind="stable") if counts[i]]
     entries = [(called(i, names), colours[i].tolist()) for i in order]
     if len(entries) > most:
-        entries = [*entries[: most - 1], (f"{len(entries) - most + 1} more", (255, 255, 255))]
+        entries = [*entries[: most - 1], (f"{len(entries) - most + 1} more", REST)]
     return Key(tuple(entries))
 
 
@@ -199,19 +201,34 @@ def depth(
     return heat(values, low, high, name)
 
 
-def depths(before: np.ndarray, after: np.ndarray, unit: str = "m") -> Depths:
+def depths(
+    before: np.ndarray,
+    after: np.ndarray,
+    unit: str = "m",
+    within: tuple[float, float] | None = None,
+    limit: float | None = None,
+    name: str = "magma_r",
+) -> Depths:
     """Depth before and after ``(h, w)`` in one range, and after minus before.
+
+    Args:
+        before: any real dtype; what is not finite is grey.
+        after: the same.
+        unit: behind the numbers of the scales.
+        within: least and most that is told apart; None = the range of both.
+        limit: magnitude of the outermost colours of the difference; None = as it has it.
+        name: matplotlib's name of the colour map.
 
     Raises:
         ConfigError: they differ in size.
     """
-    low, high = shared_range(before, after)
-    apart, limit = difference(before, after)
+    low, high = within or shared_range(before, after)
+    apart, limit = difference(before, after, limit)
     return Depths(
-        depth(before, low, high),
-        depth(after, low, high),
+        depth(before, low, high, name),
+        depth(after, low, high, name),
         apart,
-        Scale(low, high, "magma_r", unit),
+        Scale(low, high, name, unit),
         Scale(-limit, limit, "RdBu_r", unit),
     )
 

@@ -19,7 +19,8 @@ from .colours import Scale, heat, robust_range
 from .features import Features, Map
 from .marks import marked
 from .overlay import key_of
-from .panels import Key, Panel, resize_smooth
+from .panels import Key, Panel
+from .placing import cells_in_words, placed, within
 from .subject import Inputs, Subject
 
 PANELS = (
@@ -71,7 +72,8 @@ class Shown:
             image.
         key: colours of the classes; None where there are none.
         figures: what the pictures say in numbers: ``dispersion``, its mean over the image;
-            ``changed``, the share of pixels whose class differs with SRT.
+            ``changed``, the share of pixels whose class differs with SRT, of depth the mean
+            absolute difference; ``views`` that features took, where a tolerance is set.
     """
 
     panels: list[tuple[str, Panel]] = field(default_factory=list)
@@ -102,12 +104,12 @@ class Show:
             layer=None,
             outputs=None,
             stride=settings.stride or 1,
-            dispersion=settings.statistic == "mean",
+            dispersion=settings.statistic == "mean"
+            and (look.panels is None or "dispersion" in look.panels),
         )
         self._settings = settings if look.layer is None else replace(settings, layer=look.layer)
-        # Of the colours of dispersion, where pictures are frames.
-        self._range: tuple[float, float] | None = None
-        self._keeps = False
+        # Of colours, by what they show, where pictures are frames.
+        self._ranges: dict[str, tuple[float, float]] | None = None
 
     @property
     def panels(self) -> tuple[str, ...]:
@@ -118,18 +120,22 @@ class Show:
             "one": self._seen.smooth is not None,
             "similarity": self.look.point is not None,
             "dispersion": self._seen.dispersion,
-            **dict.fromkeys(("before", "after", "changed"), predicts),
+            **dict.fromkeys(("before", "after"), predicts),
+            "changed": predicts and self.subject.task != "instances",
         }
         if self.look.panels is None:
             return tuple(name for name in PANELS if there.get(name, True))
         lacking = [name for name in self.look.panels if not there.get(name, True)]
         if lacking:
+            reasons = {
+                "one": "without --smooth one view shows the tokens again.",
+                "dispersion": "the median has none.",
+            }
+            if predicts:
+                reasons["changed"] = "instances share no pixels to compare; see before and after."
             raise ConfigError(
                 f"Expected panels that {self.subject.name} has, got {lacking[0]!r}: "
-                + {
-                    "one": "without --smooth one view shows the tokens again.",
-                    "dispersion": "the median has none.",
-                }.get(lacking[0], "it predicts nothing.")
+                + reasons.get(lacking[0], "it predicts nothing.")
             )
         return tuple(self.look.panels)
 
@@ -148,19 +154,16 @@ class Show:
         """Plain tokens ``(1, D, h, w)`` that show the image, without those of padding."""
         given = self.subject.inputs(image)
         found = self.features.plain(given.images)
-        top, left, height, width = given.shown
-        y, x = found.stride
-        rows = slice(top // y, -(-(top + height) // y))
-        return found.values[..., rows, slice(left // x, -(-(left + width) // x))]
+        return within(found.values, found.stride, given)
 
     @contextmanager
     def steady(self) -> Iterator[None]:
-        """While active, dispersion has the colours that it has in the first image."""
-        self._range, self._keeps = None, True
+        """While active, dispersion and depth have the colours that they have in the first image."""
+        self._ranges = {}
         try:
             yield
         finally:
-            self._range, self._keeps = None, False
+            self._ranges = None
 
     def whole_key(self) -> Key | None:
         """The legend of all classes of a model that tells classes, None for others."""
@@ -174,6 +177,7 @@ class Show:
     def __call__(self, image: np.ndarray) -> Shown:
         """What there is to see of an image, ``(H, W, 3)`` uint8 RGB."""
         names = self.panels
+        self._check_point(image)
         if self.basis is None:
             self.fit([image])
         shown = Shown()
@@ -193,6 +197,10 @@ class Show:
         if "srt" in names or "dispersion" in names:
             found = self.features.ensembled(given.images, self._seen, self.basis)
             made["srt"] = [self._coloured(f"SRT, {self.views}", found, given, size)]
+            if self._seen.tolerance is not None:
+                used = shown.figures["views"] = found.views_used[0]
+                panel = made["srt"][0]
+                made["srt"] = [replace(panel, note=f"{_views(used)} here; {panel.note}")]
             if found.dispersion is not None:
                 made["dispersion"] = [self._dispersion(found, given, size, shown)]
         if "similarity" in names:
@@ -206,34 +214,41 @@ class Show:
     def views(self) -> str:
         """How many views, in words."""
         patch = describe(self.subject.backbone).patch or self.features.tokens.patch
-        count = len(chosen_views(self._seen, patch, quiet=True))
-        return f"{count} view" + ("s" if count != 1 else "")
+        most = "" if self._seen.tolerance is None else "up to "
+        return most + _views(len(chosen_views(self._seen, patch, quiet=True)))
 
     def _coloured(self, title: str, found: Map, given: Inputs, size: tuple[int, int]) -> Panel:
         assert self.basis is not None
         front = None if found.foreground is None else found.foreground[0]
         picture = self.basis.colours(found.values[0], front)
-        return Panel(_placed(picture, found.stride, given, size), title, _cells(found))
+        return Panel(
+            placed(picture, found.stride, given, size), title, cells_in_words(found, given, size)
+        )
 
     def _dispersion(self, found: Map, given: Inputs, size: tuple[int, int], shown: Shown) -> Panel:
         assert found.dispersion is not None
-        values = found.dispersion[0, 0].numpy()
-        low, high = self._range or robust_range(values)
-        if self._keeps:
-            self._range = (low, high)
-        shown.figures["dispersion"] = float(values.mean())
-        picture = _placed(heat(values, low, high), found.token_stride, given, size)
+        values = found.dispersion[0, 0]
+        # Padding disagrees with the image beside it, and is not shown.
+        inside = within(values, found.token_stride, given).numpy()
+        ranges = {} if self._ranges is None else self._ranges
+        low, high = ranges.setdefault("dispersion", robust_range(inside))
+        shown.figures["dispersion"] = float(inside.mean())
+        picture = placed(heat(values.numpy(), low, high), found.token_stride, given, size)
         return Panel(picture, "dispersion", scale=Scale(low, high))
+
+    def _check_point(self, image: np.ndarray) -> None:
+        height, width = image.shape[:2]
+        y, x = self.look.point or (0, 0)
+        if not (0 <= y < height and 0 <= x < width):
+            raise ConfigError(
+                f"Expected the point to lie in the image of {height} x {width} pixels, got "
+                f"({y}, {x}): row first, from the top left."
+            )
 
     def _similar(self, given: Inputs, size: tuple[int, int]) -> list[Panel]:
         assert self.look.point is not None
         top, left, height, width = given.shown
         y, x = self.look.point
-        if not (0 <= y < size[0] and 0 <= x < size[1]):
-            raise ConfigError(
-                f"Expected the point to lie in the image of {size[0]} x {size[1]} pixels, got "
-                f"({y}, {x}): row first, from the top left."
-            )
         # In pixels of what the backbone gets.
         point = (top + y * height // size[0], left + x * width // size[1])
         from .similarity import cosine_to_point
@@ -242,37 +257,18 @@ class Show:
         for title, settings in (("plain", None), (f"SRT, {self.views}", self._seen)):
             found = cosine_to_point(self.features, given.images, settings, point)
             picture = heat(found.values[0, 0].numpy(), 0.0, 1.0, "viridis")
-            placed = marked(_placed(picture, found.stride, given, size), self.look.point)
-            panels.append(Panel(placed, f"similarity, {title}", scale=Scale(0, 1, "viridis")))
+            there = marked(placed(picture, found.stride, given, size), self.look.point)
+            panels.append(Panel(there, f"similarity, {title}", scale=Scale(0, 1, "viridis")))
         return panels
 
     def _predictions(self, image: np.ndarray, shown: Shown) -> dict[str, list[Panel]]:
         before = self.subject.predict(image)
         after = self.subject.predict(image, self._settings)
-        found = before_after(self.subject, image, before, after, self.views)
+        found = before_after(self.subject, image, before, after, self.views, self._ranges)
         shown.key = found.key
         shown.figures.update(found.figures)
         return {name: [panel] for name, panel in found.panels.items()}
 
 
-def _placed(
-    picture: np.ndarray, stride: tuple[int, int], given: Inputs, size: tuple[int, int]
-) -> np.ndarray:
-    """A picture of what the backbone got, without padding, in the size of the image.
-
-    Args:
-        picture: ``(h, w, 3)``, of all of ``given.images``.
-        stride: pixels per cell of the picture.
-        given: what the backbone got.
-        size: ``(H, W)`` of the image, pixels.
-    """
-    top, left, height, width = given.shown
-    rows = np.arange(top, top + height) // stride[0]
-    columns = np.arange(left, left + width) // stride[1]
-    shown = picture[rows][:, columns]
-    return shown if shown.shape[:2] == size else resize_smooth(shown, size)
-
-
-def _cells(found: Map) -> str:
-    y, x = found.stride
-    return "every pixel" if (y, x) == (1, 1) else f"cells of {y} x {x} pixels"
+def _views(count: int) -> str:
+    return f"{count} view" + ("s" if count != 1 else "")

@@ -6,13 +6,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Callable
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..adapters import find_backbone, find_target
+from ..core.patch import overridden
 from ..evaluation.rows import keywords
 from ..settings import Settings
 from ..wrapper import detach, srt_enabled, wrapped
@@ -71,6 +72,7 @@ class Subject(ABC):
         target: part of the backbone that SRT is for, None = the whole.
         settings: those that the model's config asks for, None for a plain one.
         notes: what must be known of the model, such as weights that the checkpoint lacks.
+        inverse: its depth is one over depth, up to scale and shift: near is large.
     """
 
     name: str
@@ -81,6 +83,7 @@ class Subject(ABC):
     target: str | None = None
     settings: Settings | None = None
     notes: list[str] = field(default_factory=list)
+    inverse: bool = False
 
     def __post_init__(self) -> None:
         self.model.eval().requires_grad_(False)
@@ -130,3 +133,25 @@ class Subject(ABC):
         if settings is None or settings.is_plain:
             return nullcontext()
         return srt_enabled(self.model, target=self.target, **keywords(settings))
+
+
+class _Seen(Exception):
+    """Leaves a forward once its backbone has been called."""
+
+
+def given_to(backbone: nn.Module, run: Callable[[], Any]) -> Tensor | None:
+    """The images ``(B, C, H, W)`` that ``run`` first gives to a backbone, which does not run."""
+    found: list[Tensor] = []
+    seen = _Seen()
+
+    def forward(images: Tensor, *_: Any, **__: Any) -> None:
+        found.append(images)
+        raise seen
+
+    with torch.no_grad(), overridden(backbone, "forward", forward):
+        try:
+            run()
+        except _Seen as reached:
+            if reached is not seen:
+                raise
+    return found[0] if found else None

@@ -12,19 +12,58 @@ from torch import Tensor
 
 from ..adapters import describe
 from ..core.translate import Canvas
-from ..errors import CheckpointError, ConfigError, MissingDependencyError, nearest
+from ..errors import CheckpointError, ConfigError, MissingDependencyError, SRTError, nearest
 from ..evaluation.checkpoint import LoadReport, load_weights
+from .pictures import resize_smooth
 from .subject import Inputs, Prediction, Subject
+from .tokens import Tokens
 
 
 class Normalising(Subject):
-    """A backbone alone, which takes normalised images and predicts nothing here."""
+    """A backbone alone, which takes normalised images and predicts nothing here.
+
+    Attributes:
+        mean, std: of pixels in 0..1, ``(1, 3, 1, 1)``.
+        native: height and width that the backbone was made for; images get them where it takes
+            none of their own size. None = unknown.
+    """
 
     mean: Tensor
     std: Tensor
+    native: tuple[int, int] | None = None
 
     def inputs(self, image: np.ndarray) -> Inputs:
-        """The image in its own size, normalised, completed to whole patches by its border."""
+        """The image in its own size, normalised, completed to whole patches by its border; in the
+        native size where the backbone takes no other.
+        """
+        given = self._completed(image)
+        if self.native is None or image.shape[:2] == self.native or self._takes(given.images):
+            return given
+        return self._completed(resize_smooth(image, self.native))
+
+    def _takes(self, images: Tensor) -> bool:
+        """Whether the backbone runs on images of this size, tried out once for each size."""
+        size = tuple(images.shape[-2:])
+        if size not in self._tried:
+            try:
+                with torch.no_grad():
+                    tokens = Tokens(self.backbone)
+                    tokens.prepare(images)
+                    tokens(tokens.completed(images))
+            except (SRTError, torch.cuda.OutOfMemoryError):
+                return True  # told where features are made
+            # What libraries raise on sizes that they do not take.
+            except (AssertionError, RuntimeError, ValueError, TypeError, IndexError):
+                self._tried[size] = False
+            else:
+                self._tried[size] = True
+        return self._tried[size]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._tried: dict[tuple[int, ...], bool] = {}
+
+    def _completed(self, image: np.ndarray) -> Inputs:
         height, width = image.shape[:2]
         pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
         made = (pixels.float().div_(255) - self.mean) / self.std
@@ -84,9 +123,13 @@ def timm_subject(
     if checkpoint is not None:
         warning = _without_classifier(load_weights(model, checkpoint, trust), model).warning()
         notes = [warning] if warning else []
-    config = timm.data.resolve_model_data_config(model)
+    data: Any = timm.data
+    config = data.resolve_model_data_config(model)
     subject = Normalising(f"timm/{name}", model.to(device), notes=notes)
     subject.normalise_by(config["mean"], config["std"])
+    if not getattr(model, "dynamic_img_size", False):
+        height, width = config["input_size"][-2:]
+        subject.native = (int(height), int(width))
     return subject
 
 
@@ -102,7 +145,9 @@ def _created(name: str, **keywords: Any) -> Any:
     """The model without classifier, for images of any size where it can be."""
     import timm
 
-    for more in ({"dynamic_img_size": True}, {"strict_img_size": False}, {}):
+    options: tuple[dict[str, Any], ...]
+    options = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
+    for more in options:
         try:
             return timm.create_model(name, num_classes=0, **keywords, **more)
         except TypeError:  # families without this option
