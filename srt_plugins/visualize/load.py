@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigError, nearest
+from ..errors import ConfigError
 from ..evaluation.environment import chosen_device
 from .subject import Subject
 
-_FRAMEWORKS = ("mmseg", "detectron2")
+FRAMEWORKS = ("mmseg", "detectron2")
 HOW = "timm/NAME, mmseg CONFIG CHECKPOINT, detectron2 CONFIG CHECKPOINT, or a transformers folder"
 
 
@@ -43,7 +45,7 @@ def load_subject(
     words = list(words)
     kind = words[0] if words else ""
     on = chosen_device(device)
-    if kind in _FRAMEWORKS:
+    if kind in FRAMEWORKS:
         if len(words) != 3:
             raise ConfigError(
                 f"Expected --model {kind} CONFIG CHECKPOINT, got {len(words) - 1} words after "
@@ -57,13 +59,25 @@ def load_subject(
 
         return timm_subject(kind.removeprefix("timm/"), on, checkpoint, trust)
     if not Path(kind).is_dir() and kind.count("/") != 1:
-        near = nearest(kind.partition("/")[0], ("timm/NAME", *_FRAMEWORKS), 1)
         raise ConfigError(
-            f"Expected --model to be {HOW}, got {kind!r}, which is no folder; did you mean {near}?"
+            f"Expected --model to be {HOW}, got {kind!r}, which is no folder; did you mean "
+            f"{_meant(kind)}?"
         )
     from .transformers_subject import transformers_subject
 
     return transformers_subject(kind, on, dtype=dtype, trust=trust)
+
+
+def _meant(word: str) -> str:
+    """What a word that names nothing may stand for."""
+    if find_spec("timm") is not None:
+        import timm
+
+        if timm.is_model(word):
+            return repr(f"timm/{word}")
+    known = ("timm/NAME", *FRAMEWORKS)
+    close = difflib.get_close_matches(word.partition("/")[0], known, 1, 0.4)
+    return repr(close[0] if close else known[0])
 
 
 def quiet(words: Sequence[str]) -> AbstractContextManager[None]:
@@ -97,6 +111,9 @@ def _with_config(
         from ..evaluation.keywords import parse_overrides
         from .mmseg_subject import mmseg_subject
 
+        bad = [word for word in options if not word.partition("=")[0] or "=" not in word]
+        if bad:
+            raise ConfigError(f"Expected --options to be KEY=VALUE, got {bad[0]!r}.")
         given = parse_overrides(list(options))
         return mmseg_subject(config, checkpoint, device, trust=trust, options=given)
     from .detectron2_subject import detectron2_subject

@@ -32,6 +32,8 @@ MOST_WIDTH = 2400
 
 _LOWEST, _HIGHEST = 240, 1000
 _NARROWEST = 96
+# Enlarged pictures are so many times as high as their column is wide, at most.
+_TALLEST = 3
 _NOTE_LINES = 3
 # Pictures that are enlarged so many times or more keep their pixels.
 _COARSE = 3
@@ -147,7 +149,8 @@ def _layout(rows: Sequence[Sequence[Panel]], width: int | None) -> _Layout:
     gap = max(8, round(0.7 * text))
     room = max(count * 8, most - gap * (count + 1))
     if width is not None or sum(max(_NARROWEST, height * r) for r in ratios) > room:
-        height = _fitting(ratios, room)
+        # A picture of a few columns of pixels would become a tower of them.
+        height = min(_fitting(ratios, room), max(tallest, _TALLEST * room / count))
     columns = [max(_least(room, count), round(height * ratio)) for ratio in ratios]
     if width is not None:
         # Rounding, and columns at their least width: the last one takes what is left.

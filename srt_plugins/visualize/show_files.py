@@ -14,17 +14,18 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from ..errors import ConfigError, MediaError
-from ..evaluation.files import check_file, output_folder
+from ..errors import MediaError, SRTError
+from ..evaluation.files import output_folder
 from ..evaluation.keywords import literal
 from ..settings import Settings
-from .basis import Basis
 from .load import quiet
+from .overlay import REST
 from .panels import Key, Panel, resize_smooth, save_picture, sheet, strip
 from .show import DEFAULT, Look, Show, Shown
+from .show_checks import check, check_packages, given_basis
 from .show_command import subject_of
-from .sources import Source, sources
-from .video import describe, write_video
+from .sources import Source, sources, spread
+from .video import write_video
 
 # Rows of a contact sheet, and the width of its panels in pixels.
 _ROWS, _THUMB = 40, 240
@@ -44,15 +45,14 @@ def show(args: argparse.Namespace, keywords: dict[str, Any], layer: int | str | 
     Raises:
         SRTError: nothing can be shown; nothing is written by then.
     """
-    _check(args)
+    check(args)
     settings = Settings.of(**keywords) if keywords else DEFAULT
     point = None if args.point is None else (args.point[0], args.point[1])
     output = None if args.output is None else literal(args.output)
     look = Look(settings, layer, output, point, args.panels)
-    if args.basis is not None:
-        check_file("basis", args.basis)
-    basis = None if args.basis is None else Basis.load(args.basis)
+    basis = given_basis(args)
     found = sources(args.images, args.limit, args.size)
+    check_packages(found, look)
     out = output_folder(args.out)
     # Whatever the frameworks print must not get between the lines of the JSON.
     with redirect_stdout(sys.stderr), quiet(args.model):
@@ -63,19 +63,12 @@ def show(args: argparse.Namespace, keywords: dict[str, Any], layer: int | str | 
         pictures.fit()
         pictures.make()
     if args.json:
-        print(json.dumps({"views": pictures.show.views, "files": pictures.records}, indent=2))
+        told = {"views": pictures.show.views, "files": pictures.records}
+        print(json.dumps({**told, "failed": sorted(pictures.failed)}, indent=2))
     else:
         for record in pictures.records:
             print(*record["files"], sep="\n")
     return 1 if pictures.failed else 0
-
-
-def _check(args: argparse.Namespace) -> None:
-    least = {"fit": 1, "columns": 1, "width": 16, "size": 16, "every": 1, "limit": 1}
-    for name, low in least.items():
-        value = getattr(args, name)
-        if value is not None and value < low:
-            raise ConfigError(f"Expected --{name} to be at least {low}, got {value}.")
 
 
 class _Pictures:
@@ -88,6 +81,7 @@ class _Pictures:
         self.suffix = ".jpg" if args.jpg else ".png"
         self.records: list[dict[str, Any]] = []
         self.failed: set[str] = set()
+        self._image: np.ndarray | None = None
         show.panels  # noqa: B018 - panels that the model lacks are told before anything runs
 
     def fit(self) -> None:
@@ -102,47 +96,53 @@ class _Pictures:
         count = self.args.fit
         if len(self.found) == 1 and self.found[0].moves:
             source = self.found[0]
-            there = describe(source.path).count or count * self.args.every
+            there = source.clip().count or count * self.args.every
             wanted = there if self.args.limit is None else self.args.limit * self.args.every
-            every = max(1, min(there, wanted) // count)
-            yield from source.frames(every, count)
+            yield from source.frames(max(1, -(-min(there, wanted) // count)), count)
             return
-        step = max(1, len(self.found) // count)
+        chosen = [self.found[i] for i in spread(len(self.found), count)]
         read = 0
         last: MediaError | None = None
-        for source in self.found[::step][:count]:
+        # Where none of those can be read, the first that can.
+        for i, source in enumerate((*chosen, *self.found)):
+            if i >= len(chosen) and read:
+                return
+            if source.name in self.failed:
+                continue
             try:
-                yield next(source.frames()) if source.moves else source.image()
+                yield next(source.frames()) if source.moves else self._read(source)
                 read += 1
             except MediaError as error:
                 if len(self.found) == 1:
                     raise
                 self._tell(source, error)
                 last = error
-        for source in self.found if not read else ():
-            if source.name in self.failed:
-                continue
-            try:
-                yield next(source.frames()) if source.moves else source.image()
-                return
-            except MediaError as error:
-                self._tell(source, error)
-                last = error
         if not read and last is not None:
             raise last
+
+    def _read(self, source: Source) -> np.ndarray:
+        """An image; a single one is read once, for colours and picture."""
+        if len(self.found) > 1:
+            return source.image()
+        if self._image is None:
+            self._image = source.image()
+        return self._image
 
     def make(self) -> None:
         """Write the pictures of all images and videos, and a contact sheet of several images."""
         rows: list[tuple[str, Shown]] = []
         several = len(self.found) > 1
+        if self.args.separate and any(source.moves for source in self.found):
+            print("srt: note: --separate is for images; videos have one mp4", file=sys.stderr)
         for source in tqdm(self.found, disable=None if several else True, unit="image"):
             try:
                 if source.moves:
                     self._video(source)
                     continue
-                shown = self.show(source.image())
-            except MediaError as error:
-                if not several:
+                shown = self.show(self._read(source))
+            except SRTError as error:
+                # What is wrong with settings is so from the first image on.
+                if not several or not (isinstance(error, MediaError) or self.records):
                     raise
                 self._tell(source, error)
                 continue
@@ -186,7 +186,7 @@ class _Pictures:
 
     def _video(self, source: Source) -> None:
         every, limit = self.args.every, self.args.limit
-        clip = describe(source.path)
+        clip = source.clip()
         total = None if clip.count is None else -(-clip.count // every)
         total = limit if total is None else min(total, limit or total)
         moving = tqdm(source.frames(every, limit), total=total, disable=None, unit="frame")
@@ -198,15 +198,22 @@ class _Pictures:
             write_video(path, strips, clip.fps / every)
         self.records.append({"name": source.name, "files": [str(path)]})
 
-    def _tell(self, source: Source, error: MediaError) -> None:
+    def _tell(self, source: Source, error: SRTError) -> None:
         if source.name not in self.failed:
             self.failed.add(source.name)
-            print(f"srt: error: {error}", file=sys.stderr)
+            about = "" if isinstance(error, MediaError) else f"{source.name}: "
+            print(f"srt: error: {about}{' '.join(str(error).split())}", file=sys.stderr)
 
 
 def _joined(keys: list[Key | None]) -> Key | None:
     """One legend of several."""
-    entries = {name: colour for key in keys if key is not None for name, colour in key.entries}
+    entries = {
+        name: colour
+        for key in keys
+        if key is not None
+        for name, colour in key.entries
+        if colour != REST  # of each image other classes
+    }
     return Key(tuple(entries.items())) if entries else None
 
 

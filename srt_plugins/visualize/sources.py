@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from ..errors import ConfigError
 from ..scenes import SPLIT_SEEDS, render
 from .images import expand, read_image
 from .panels import resize_smooth
-from .video import frames, is_video
+from .video import Clip, describe, frames, is_video
 
 # Longest side of the images that are looked at, where nothing else is asked for, in pixels.
 LONGEST = 2048
@@ -52,6 +52,15 @@ class Source:
             return render(SPLIT_SEEDS[split], index, _SCENE_SIZE).image
         assert self.path is not None
         return fitted(read_image(self.path), self.longest)
+
+    def clip(self) -> Clip:
+        """What a video says of itself.
+
+        Raises:
+            MediaError: it cannot be read.
+        """
+        assert self.path is not None
+        return describe(self.path)
 
     def frames(self, every: int = 1, limit: int | None = None) -> Iterator[np.ndarray]:
         """The frames of a video, as images.
@@ -95,13 +104,26 @@ def sources(
             found += [Source(f"scene_{split}_{i}", None, (split, i)) for i in range(count)]
         else:
             found += [Source(path.stem, path, None, longest) for path in expand([word])]
-    taken: dict[str, int] = {}
+    found = found[:limit]
+    # Numbers must not make a name that another file has.
+    names = {source.name for source in found}
+    taken: set[str] = set()
     named = []
-    for source in found[:limit]:
-        count = taken[source.name] = taken.get(source.name, 0) + 1
-        name = source.name if count == 1 else f"{source.name}_{count}"
-        named.append(Source(name, source.path, source.scene, source.longest))
+    for source in found:
+        name, count = source.name, 1
+        while name in taken or (count > 1 and name in names):
+            count += 1
+            name = f"{source.name}_{count}"
+        taken.add(name)
+        named.append(replace(source, name=name))
     return named
+
+
+def spread(count: int, most: int) -> list[int]:
+    """At most so many of ``count`` places, evenly spread, the first and the last among them."""
+    if count <= most:
+        return list(range(count))
+    return [round(i * (count - 1) / (most - 1)) for i in range(most)] if most > 1 else [0]
 
 
 def fitted(image: np.ndarray, longest: int | None) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -11,13 +12,18 @@ import timm
 import torch
 from PIL import Image
 
+import srt_plugins
 from srt_plugins import Settings, SRTWrapper
 from srt_plugins.cli import main
+from srt_plugins.errors import ConfigError
 from srt_plugins.scenes import render
+from srt_plugins.visualize import overlay, show_files, sources
 from srt_plugins.visualize.basis import Basis
+from srt_plugins.visualize.colours import colour_table
 from srt_plugins.visualize.load import load_subject
 from srt_plugins.visualize.show import Look, Show
 from srt_plugins.visualize.video import frames, write_video
+from tests.evaluation import transformers_models
 
 SIZE = (72, 104)  # 4.5 x 6.5 patches
 DEMO = ["mmseg", "examples/demo/vit_scenes.py", "examples/demo/vit_scenes.pth"]
@@ -219,6 +225,11 @@ def test_a_large_image_is_made_smaller(run, scene, tmp_path):
         (["--checkpoint", "no.pth"], "no.pth"),
         (["nothing.png"], "nothing.png"),
         (["scenes:tset"], "scenes:tset"),
+        (["--point", "72", "0", "--panels", "image", "srt"], "row first"),
+        (["--save-basis", "no/such/folder.npz"], "no/such, not there"),
+        (["--dtype", "bfloat16"], "a model of transformers"),
+        (["--target", "net"], "a model of detectron2"),
+        (["--options", "a=1"], "mmseg or detectron2"),
     ],
 )
 def test_mistakes_are_one_line_and_write_nothing(run, image, words, told, tmp_path):
@@ -228,6 +239,197 @@ def test_mistakes_are_one_line_and_write_nothing(run, image, words, told, tmp_pa
     (line,) = [one for one in err.splitlines() if one.startswith("srt: error")]
     assert told in line
     assert not run.out.exists() or not list(run.out.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("model", "words", "told"),
+    [
+        (DEMO, ["--checkpoint", "w.pth"], "--checkpoint with a model of timm"),
+        (DEMO, ["--options", "bare"], "--options to be KEY=VALUE"),
+        (("test_vit",), [], "did you mean 'timm/test_vit'?"),
+    ],
+)
+def test_mistakes_with_models(run, image, model, words, told):
+    code, out, err = run(image, *words, model=model)
+    assert code == 2 and out == "" and told in err
+
+
+def test_instances_have_no_panel_of_changes(scene):
+    pytest.importorskip("detectron2", reason="needs Detectron2 (make setup DETECTRON2=...)")
+    folder = "examples/detection/vitdet_scenes"
+    subject = load_subject(["detectron2", f"{folder}.py", f"{folder}.pth"], device="cpu")
+    assert Show(subject, Look()).panels[-2:] == ("before", "after")
+    with pytest.raises(ConfigError, match="see before and after"):
+        Show(subject, Look(panels=["changed"])).panels  # noqa: B018
+
+
+def test_a_basis_with_the_background_tells_no_foreground(run, image, tmp_path):
+    path = tmp_path / "colours.npz"
+    assert run(image, "--views", 2, "--panels", "tokens", "--save-basis", path)[0] == 0
+    code, _, err = run(image, "--basis", path, "--no-background")
+    assert code == 2 and "--no-background --save-basis" in err
+
+
+def test_files_of_one_name_do_not_replace_each_other(run, scene, tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    names = ("a.jpg", "a.png", "a_2.png")
+    for name in names:
+        Image.fromarray(scene[:40, :40]).save(folder / name)
+    code, out, _ = run(folder, "--views", 2, "--panels", "image")
+    assert code == 0 and len({p.name for p in run.out.glob("*_show.png")}) == 3
+    assert str(run.out / "a_2_show.png") == out.split()[2]  # keeps its own
+
+
+def test_an_image_that_a_point_is_outside_of_is_left_out(run, scene, tmp_path):
+    for name, part in (("0", scene), ("1", scene[:20, :20]), ("2", scene)):
+        Image.fromarray(part).save(tmp_path / f"{name}.png")
+    given = [tmp_path / f"{i}.png" for i in range(3)]
+    code, out, err = run(*given, "--views", 2, "--point", 30, 30, "--panels", "image", "--json")
+    assert code == 1 and json.loads(out)["failed"] == ["1"]
+    assert [f["name"] for f in json.loads(out)["files"]] == ["0", "2", "sheet"]
+    (line,) = [one for one in err.splitlines() if one.startswith("srt: error")]
+    assert line.startswith("srt: error: 1: ") and "20 x 20" in line
+
+
+def test_a_narrow_image_makes_no_tower(run, tmp_path):
+    path = tmp_path / "narrow.png"
+    Image.fromarray(np.zeros((400, 2, 3), np.uint8)).save(path)
+    assert run(path, "--views", 2, "--panels", "image")[0] == 0
+    assert Image.open(run.out / "narrow_show.png").height < 2000
+
+
+def test_one_image_is_read_once(run, image, monkeypatch):
+    reads = []
+    read = sources.read_image
+    monkeypatch.setattr(sources, "read_image", lambda path: reads.append(path) or read(path))
+    assert run(image, "--views", 2, "--panels", "tokens")[0] == 0
+    assert reads == [image]
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 8, 9, 15, 16, 100])
+@pytest.mark.parametrize("most", [1, 2, 8])
+def test_colours_are_fitted_on_images_evenly_spread(count, most):
+    places = sources.spread(count, most)
+    assert len(places) == len(set(places)) == min(count, most) and places[0] == 0
+    if most > 1:
+        assert places[-1] == count - 1
+        assert max(np.diff(places), default=1) - min(np.diff(places), default=1) <= 1
+
+
+def test_colours_of_a_video_are_fitted_on_all_of_it(run, tmp_path, monkeypatch):
+    path = tmp_path / "grey.mp4"
+    write_video(path, [np.full((16, 16, 3), 15 * i, np.uint8) for i in range(15)], 10)
+    seen = []
+    fit = Show.fit
+
+    def fitted(self, images, *words):
+        def kept():
+            for one in images:
+                seen.append(int(one.mean()) / 15)
+                yield one
+
+        return fit(self, kept(), *words)
+
+    monkeypatch.setattr(Show, "fit", fitted)
+    assert run(path, "--views", 2, "--panels", "tokens", "--limit", 15)[0] == 0
+    assert 5 <= len(seen) <= 8 and max(seen) > 13
+
+
+def test_padding_has_no_part_in_dispersion(demo, scene):
+    look = Look(Settings(views=4), panels=["dispersion"])
+    image = scene[:64, :96]
+    figure = Show(demo, look)(image).figures["dispersion"]
+    model = SRTWrapper(copy.deepcopy(demo.backbone), views=4, dispersion=True)
+    options = ["model.data_preprocessor.test_cfg={'size': (128, 192), 'size_divisor': None}"]
+    padded = load_subject(DEMO, device="cpu", options=options)
+    with torch.no_grad():
+        model(padded.inputs(image).images)
+    wanted = srt_plugins.dispersion(model)[-1][0, 0, :4, :6]
+    assert padded.inputs(image).shown == (0, 0, 64, 96)
+    found = Show(padded, look)(image)
+    assert np.isclose(found.figures["dispersion"], float(wanted.mean()), rtol=1e-5)
+    assert not np.isclose(found.figures["dispersion"], figure, rtol=1e-3)
+    assert np.isclose(found.panels[0][1].scale.high, np.quantile(wanted, 0.98), rtol=1e-5)
+
+
+def test_a_tolerance_says_how_many_views_there_were(demo, scene):
+    shown = Show(demo, Look(Settings(tolerance=1e9), panels=["srt"]))(scene)
+    panel = dict(shown.panels)["srt"]
+    assert panel.title == "SRT, up to 16 views"
+    assert panel.note.startswith("2 views here") and shown.figures["views"] == 2
+
+
+def test_classes_that_one_image_sums_up_are_no_classes_of_the_sheet():
+    labels = np.arange(30)[None]
+    key = overlay.key_of(labels, None)
+    assert key.entries[-1][0] == "7 more"
+    names = [name for name, _ in show_files._joined([key, None, key]).entries]
+    assert names == [f"class {i}" for i in range(23)]
+
+
+def test_frames_have_one_range_of_depth(scene):
+    folder = "examples/depth/vit_scenes_depth_linear"
+    subject = load_subject(["mmseg", f"{folder}.py", f"{folder}.pth"], device="cpu")
+    show = Show(subject, Look(Settings(views=2), panels=["before", "after", "changed"]))
+    other = render(2, 4, SIZE).image
+
+    def scales(image):
+        return [panel.scale for _, panel in show(image).panels]
+
+    assert scales(scene) != scales(other)
+    with show.steady():
+        first = scales(scene)
+        assert scales(other) == first
+    assert scales(other) != first
+
+
+def test_relative_depth_is_called_inverse(scene, tmp_path):
+    titles = {}
+    for kind in ("metric", "relative"):
+        subject = load_subject([str(transformers_models.saved(kind, tmp_path))], device="cpu")
+        panel = dict(Show(subject, Look(Settings(views=2), panels=["before"]))(scene).panels)
+        titles[kind] = (panel["before"].title, panel["before"].scale.name)
+    # Near is bright in both.
+    assert titles["metric"] == ("plain depth", "magma_r")
+    assert titles["relative"] == ("plain inverse depth", "magma")
+
+
+@pytest.mark.parametrize(
+    ("package", "words", "code"),
+    [
+        ("PIL", [], 2),
+        ("matplotlib", [], 2),
+        ("matplotlib", ["--panels", "image", "tokens", "srt"], 0),
+        ("av", [], 0),
+    ],
+)
+def test_a_package_that_is_missing(run, image, package, words, code, monkeypatch):
+    colour_table.cache_clear()
+    monkeypatch.setitem(sys.modules, package, None)
+    found, _, err = run(image, "--views", 2, *words)
+    assert found == code, err
+    if code:
+        (line,) = err.splitlines()
+        assert "pip install 'srt-plugins[show]'" in line and not run.out.exists()
+
+
+def test_ctrl_c_leaves_no_part_of_a_file(run, scene, tmp_path, monkeypatch):
+    path = tmp_path / "drive.mp4"
+    write_video(path, [scene] * 99, 10)
+    look, made, parts = Show.__call__, [], []
+
+    def interrupted(self, image):
+        parts.extend(run.out.iterdir())
+        if parts:
+            raise KeyboardInterrupt
+        made.append(made[0] if made else look(self, image))
+        return made[0]
+
+    monkeypatch.setattr(Show, "__call__", interrupted)
+    assert run(path, "--views", 2, "--panels", "tokens")[0] == 130
+    assert parts and len(made) < 99  # the encoder had begun to write
+    assert not list(run.out.iterdir())
 
 
 def test_a_name_that_timm_does_not_know(run, image):
