@@ -39,7 +39,8 @@ class Look:
         settings: of SRT, in features and predictions.
         layer: block to look at, and where SRT is; None = the backbone's last output.
         output: which output of the backbone; see :class:`.features.Features`.
-        point: ``(y, x)`` in pixels of the image whose feature all others are compared with.
+        point: ``(y, x)`` in pixels of the image whose feature all others are compared with; see
+            ``whole`` of :class:`Show`.
         panels: what to show, some of :data:`PANELS`; None = all that the model has.
     """
 
@@ -174,10 +175,19 @@ class Show:
         names = list(self.subject.classes)
         return key_of(np.arange(len(names))[None], names, colours_of(self.subject, len(names)))
 
-    def __call__(self, image: np.ndarray) -> Shown:
-        """What there is to see of an image, ``(H, W, 3)`` uint8 RGB."""
+    def __call__(self, image: np.ndarray, whole: tuple[int, int] | None = None) -> Shown:
+        """What there is to see of an image.
+
+        Args:
+            image: ``(H, W, 3)`` uint8 RGB.
+            whole: height and width that the point is in, where the image was made smaller since;
+                None = those of the image.
+
+        Raises:
+            ConfigError: a point outside.
+        """
         names = self.panels
-        self._check_point(image)
+        point = self._point(image, whole)
         if self.basis is None:
             self.fit([image])
         shown = Shown()
@@ -185,7 +195,6 @@ class Show:
         size = (image.shape[0], image.shape[1])
         made: dict[str, list[Panel]] = {}
         if "image" in names:
-            point = self.look.point
             made["image"] = [Panel(image if point is None else marked(image, point), "image")]
         if "tokens" in names:
             found = self.features.plain(given.images, self.basis)
@@ -203,8 +212,8 @@ class Show:
                 made["srt"] = [replace(panel, note=f"{_views(used)} here; {panel.note}")]
             if found.dispersion is not None:
                 made["dispersion"] = [self._dispersion(found, given, size, shown)]
-        if "similarity" in names:
-            made["similarity"] = self._similar(given, size)
+        if "similarity" in names and point is not None:
+            made["similarity"] = self._similar(given, size, point)
         if {"before", "after", "changed"} & set(names):
             made.update(self._predictions(image, shown))
         shown.panels = [(name, panel) for name in names for panel in made.get(name, [])]
@@ -236,19 +245,22 @@ class Show:
         picture = placed(heat(values.numpy(), low, high), found.token_stride, given, size)
         return Panel(picture, "dispersion", scale=Scale(low, high))
 
-    def _check_point(self, image: np.ndarray) -> None:
-        height, width = image.shape[:2]
-        y, x = self.look.point or (0, 0)
+    def _point(self, image: np.ndarray, whole: tuple[int, int] | None) -> tuple[int, int] | None:
+        """Where the point is in the image."""
+        if self.look.point is None:
+            return None
+        height, width = whole or image.shape[:2]
+        y, x = self.look.point
         if not (0 <= y < height and 0 <= x < width):
             raise ConfigError(
                 f"Expected the point to lie in the image of {height} x {width} pixels, got "
                 f"({y}, {x}): row first, from the top left."
             )
+        return y * image.shape[0] // height, x * image.shape[1] // width
 
-    def _similar(self, given: Inputs, size: tuple[int, int]) -> list[Panel]:
-        assert self.look.point is not None
+    def _similar(self, given: Inputs, size: tuple[int, int], spot: tuple[int, int]) -> list[Panel]:
         top, left, height, width = given.shown
-        y, x = self.look.point
+        y, x = spot
         # In pixels of what the backbone gets.
         point = (top + y * height // size[0], left + x * width // size[1])
         from .similarity import cosine_to_point
@@ -257,7 +269,7 @@ class Show:
         for title, settings in (("plain", None), (f"SRT, {self.views}", self._seen)):
             found = cosine_to_point(self.features, given.images, settings, point)
             picture = heat(found.values[0, 0].numpy(), 0.0, 1.0, "viridis")
-            there = marked(placed(picture, found.stride, given, size), self.look.point)
+            there = marked(placed(picture, found.stride, given, size), spot)
             panels.append(Panel(there, f"similarity, {title}", scale=Scale(0, 1, "viridis")))
         return panels
 

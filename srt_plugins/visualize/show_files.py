@@ -81,7 +81,7 @@ class _Pictures:
         self.suffix = ".jpg" if args.jpg else ".png"
         self.records: list[dict[str, Any]] = []
         self.failed: set[str] = set()
-        self._image: np.ndarray | None = None
+        self._read_once: tuple[np.ndarray, tuple[int, int]] | None = None
         show.panels  # noqa: B018 - panels that the model lacks are told before anything runs
 
     def fit(self) -> None:
@@ -110,7 +110,7 @@ class _Pictures:
             if source.name in self.failed:
                 continue
             try:
-                yield next(source.frames()) if source.moves else self._read(source)
+                yield next(source.frames()) if source.moves else self._read(source)[0]
                 read += 1
             except MediaError as error:
                 if len(self.found) == 1:
@@ -120,13 +120,13 @@ class _Pictures:
         if not read and last is not None:
             raise last
 
-    def _read(self, source: Source) -> np.ndarray:
-        """An image; a single one is read once, for colours and picture."""
+    def _read(self, source: Source) -> tuple[np.ndarray, tuple[int, int]]:
+        """An image and its size in the file; a single one is read once, for colours and picture."""
         if len(self.found) > 1:
-            return source.image()
-        if self._image is None:
-            self._image = source.image()
-        return self._image
+            return source.sized()
+        if self._read_once is None:
+            self._read_once = source.sized()
+        return self._read_once
 
     def make(self) -> None:
         """Write the pictures of all images and videos, and a contact sheet of several images."""
@@ -139,7 +139,7 @@ class _Pictures:
                 if source.moves:
                     self._video(source)
                     continue
-                shown = self.show(self._read(source))
+                shown = self.show(*self._read(source))
             except SRTError as error:
                 # What is wrong with settings is so from the first image on.
                 if not several or not (isinstance(error, MediaError) or self.records):
@@ -192,7 +192,7 @@ class _Pictures:
         moving = tqdm(source.frames(every, limit), total=total, disable=None, unit="frame")
         # One legend and one range, so that frames have one size and colours mean the same.
         key = self.show.whole_key()
-        strips = (self._strip(self.show(frame), key) for frame in moving)
+        strips = (self._strip(self.show(frame, clip.size), key) for frame in moving)
         path = self.out / f"{source.name}_show.mp4"
         with self.show.steady():
             write_video(path, strips, clip.fps / every)

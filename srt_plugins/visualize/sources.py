@@ -47,11 +47,21 @@ class Source:
         Raises:
             MediaError: it cannot be read.
         """
+        return self.sized()[0]
+
+    def sized(self) -> tuple[np.ndarray, tuple[int, int]]:
+        """The image, and the height and width that it had before it was made smaller.
+
+        Raises:
+            MediaError: it cannot be read.
+        """
         if self.scene is not None:
             split, index = self.scene
-            return render(SPLIT_SEEDS[split], index, _SCENE_SIZE).image
-        assert self.path is not None
-        return fitted(read_image(self.path), self.longest)
+            whole = render(SPLIT_SEEDS[split], index, _SCENE_SIZE).image
+        else:
+            assert self.path is not None
+            whole = read_image(self.path)
+        return fitted(whole, self.longest), (whole.shape[0], whole.shape[1])
 
     def clip(self) -> Clip:
         """What a video says of itself.

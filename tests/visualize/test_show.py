@@ -299,6 +299,20 @@ def test_a_narrow_image_makes_no_tower(run, tmp_path):
     assert Image.open(run.out / "narrow_show.png").height < 2000
 
 
+def test_a_point_is_one_of_the_file(run, image, tmp_path):
+    large = tmp_path / "large.png"
+    whole = Image.open(image)
+    whole.resize((1040, 720)).save(large)
+    words = ["--views", 2, "--panels", "image", "--separate"]
+    assert run(large, *words, "--size", 104, "--point", 600, 1000)[0] == 0
+    seen = np.array(Image.open(run.out / "large_image.png")).astype(int)
+    plain = np.array(whole.resize((1040, 720)).resize((104, 72), Image.Resampling.HAMMING))
+    rows, columns = np.nonzero(np.abs(seen - plain).max(2) > 60)
+    assert abs(np.median(rows) - 60) <= 3 and columns.min() >= 90
+    code, _, err = run(large, *words, "--size", 104, "--point", 720, 0)
+    assert code == 2 and "720 x 1040 pixels" in err
+
+
 def test_one_image_is_read_once(run, image, monkeypatch):
     reads = []
     read = sources.read_image
@@ -419,11 +433,11 @@ def test_ctrl_c_leaves_no_part_of_a_file(run, scene, tmp_path, monkeypatch):
     write_video(path, [scene] * 99, 10)
     look, made, parts = Show.__call__, [], []
 
-    def interrupted(self, image):
+    def interrupted(self, image, *words):
         parts.extend(run.out.iterdir())
         if parts:
             raise KeyboardInterrupt
-        made.append(made[0] if made else look(self, image))
+        made.append(made[0] if made else look(self, image, *words))
         return made[0]
 
     monkeypatch.setattr(Show, "__call__", interrupted)
