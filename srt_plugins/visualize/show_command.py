@@ -58,7 +58,11 @@ def add_parser(commands: Any) -> None:
     look = parser.add_argument_group("what to show")
     look.add_argument("--panels", nargs="+", metavar="NAME", help="see below (default: all)")
     look.add_argument(
-        "--point", nargs=2, type=int, metavar=("Y", "X"), help="compare features with this pixel's"
+        "--point",
+        nargs=2,
+        type=int,
+        metavar=("Y", "X"),
+        help="compare features with those of this pixel of the file",
     )
     look.add_argument("--output", metavar="O", help="which of several feature maps: index or name")
     look.add_argument(
@@ -80,7 +84,9 @@ def add_parser(commands: Any) -> None:
         "--out", metavar="DIR", default="work_dirs/show", help="default: %(default)s"
     )
     files.add_argument(
-        "--separate", action="store_true", help="one file per panel, in the size of the image"
+        "--separate",
+        action="store_true",
+        help="one file per panel of an image, in the size of the image",
     )
     files.add_argument("--jpg", action="store_true", help="JPEG instead of PNG")
     files.add_argument(
