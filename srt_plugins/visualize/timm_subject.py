@@ -12,7 +12,14 @@ from torch import Tensor
 
 from ..adapters import describe
 from ..core.translate import Canvas
-from ..errors import CheckpointError, ConfigError, MissingDependencyError, SRTError, nearest
+from ..errors import (
+    AdapterError,
+    CheckpointError,
+    ConfigError,
+    MissingDependencyError,
+    SRTError,
+    nearest,
+)
 from ..evaluation.checkpoint import LoadReport, load_weights
 from .pictures import resize_smooth
 from .subject import Inputs, Prediction, Subject
@@ -35,11 +42,22 @@ class Normalising(Subject):
     def inputs(self, image: np.ndarray) -> Inputs:
         """The image in its own size, normalised, completed to whole patches by its border; in the
         native size where the backbone takes no other.
+
+        Raises:
+            AdapterError: the backbone takes neither.
         """
         given = self._completed(image)
         if self.native is None or image.shape[:2] == self.native or self._takes(given.images):
             return given
-        return self._completed(resize_smooth(image, self.native))
+        resized = self._completed(resize_smooth(image, self.native))
+        if not self._takes(resized.images):
+            (height, width), own = image.shape[:2], "x".join(map(str, self.native))
+            raise AdapterError(
+                f"Expected {self.name} to take images of {height}x{width} or of its own {own}, "
+                "each completed to whole cells of all its grids, but it takes neither; its token "
+                "grids do not divide its images. Use a backbone for images of any size."
+            )
+        return resized
 
     def _takes(self, images: Tensor) -> bool:
         """Whether the backbone runs on images of this size, tried out once for each size."""

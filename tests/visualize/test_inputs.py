@@ -9,7 +9,7 @@ import torch
 import transformers
 
 from srt_plugins import Settings
-from srt_plugins.errors import ConfigError
+from srt_plugins.errors import AdapterError, ConfigError
 from srt_plugins.scenes import render
 from srt_plugins.visualize.load import load_subject
 from srt_plugins.visualize.show import Look, Show
@@ -153,6 +153,13 @@ def test_images_get_the_only_size_that_a_model_takes(make, halves, tmp_path):
     assert all(panel.picture.shape == halves.shape for _, panel in shown.panels)
     notes = {name: panel.note for name, panel in shown.panels}
     assert f"{side} x {side}" in notes["srt"]
+
+
+def test_a_model_whose_grids_do_not_divide_its_images_is_told(halves, tmp_path):
+    path = written(tmp_path / "w.pth", timm.create_model("levit_128s", num_classes=0))
+    subject = load_subject(["timm/levit_128s"], device="cpu", checkpoint=path)
+    with pytest.raises(AdapterError, match="70x99 or of its own 224x224"):
+        subject.inputs(halves)
 
 
 def test_a_model_of_any_size_gets_images_as_they_are(halves, tmp_path):
