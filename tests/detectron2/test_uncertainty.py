@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+
+pytest.importorskip("detectron2", reason="needs Detectron2 (make setup DETECTRON2=...)")
+
 from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
 
