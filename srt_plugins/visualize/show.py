@@ -140,6 +140,11 @@ class Show:
             )
         return tuple(self.look.panels)
 
+    @property
+    def coloured(self) -> bool:
+        """Whether some of the panels need colours that are fitted to tokens."""
+        return not {"tokens", "one", "srt", "dispersion"}.isdisjoint(self.panels)
+
     def fit(self, images: Iterable[np.ndarray], without_background: bool = False) -> Basis:
         """Fit the colours on plain tokens of images, and keep them.
 
@@ -188,7 +193,7 @@ class Show:
         """
         names = self.panels
         point = self._point(image, whole)
-        if self.basis is None:
+        if self.basis is None and self.coloured:
             self.fit([image])
         shown = Shown()
         given = self.subject.inputs(image)

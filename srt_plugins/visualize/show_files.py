@@ -86,7 +86,8 @@ class _Pictures:
 
     def fit(self) -> None:
         """Fit the colours on some of the images, unless they were given."""
-        if self.show.basis is None:
+        wanted = self.show.coloured or self.args.save_basis is not None
+        if self.show.basis is None and wanted:
             self.show.fit(self._fitted_on(), self.args.no_background)
         if self.args.save_basis is not None and self.show.basis is not None:
             self.show.basis.save(self.args.save_basis)

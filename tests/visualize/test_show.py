@@ -449,3 +449,13 @@ def test_ctrl_c_leaves_no_part_of_a_file(run, scene, tmp_path, monkeypatch):
 def test_a_name_that_timm_does_not_know(run, image):
     code, _, err = run(image, model=("timm/test_vitt",))
     assert code == 2 and "'test_vit'" in err
+
+
+def test_predictions_alone_need_no_colours(demo, scene):
+    show = Show(demo, Look(Settings(views=2), panels=["before", "after"]))
+    calls = []
+    handle = demo.backbone.register_forward_pre_hook(lambda *_: calls.append(1))
+    show(scene)
+    handle.remove()
+    # One plain forward, and one call that runs the views.
+    assert show.basis is None and len(calls) == 2
