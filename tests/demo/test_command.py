@@ -68,6 +68,8 @@ def test_the_command_serves_this_machine_alone_until_it_is_interrupted(weights):
         stderr=subprocess.PIPE,
         text=True,
         env=environment,
+        # Where the tests run in the background of a shell, Ctrl-C is ignored, and children inherit it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         line = process.stdout.readline()
@@ -81,7 +83,10 @@ def test_the_command_serves_this_machine_alone_until_it_is_interrupted(weights):
         assert taken == 2
     finally:
         process.send_signal(signal.SIGINT)
-        _, told = process.communicate(timeout=30)
+        try:
+            _, told = process.communicate(timeout=30)
+        finally:
+            process.kill()
     assert process.returncode == 0 and "Traceback" not in told, told
 
 

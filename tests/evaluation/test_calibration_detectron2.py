@@ -24,9 +24,9 @@ SKIP = ["controls", "larger"]
 def check(row, name, values, error):
     figures, values, error = row.calibration.figures, values.tolist(), error.tolist()
     expected = slow_ause(values, error)
-    assert figures[f"AUSE_{name}"].value == pytest.approx(expected, rel=1e-4)
+    assert figures[f"AUSE_{name}"].value == pytest.approx(expected, rel=2e-3)
     expected = slow_spearman(values, error)
-    assert figures[f"correlation_{name}"].value == pytest.approx(expected, abs=1e-4)
+    assert figures[f"correlation_{name}"].value == pytest.approx(expected, abs=2e-3)
 
 
 @torch.no_grad()
@@ -56,7 +56,7 @@ def test_semantic_segmentation(tmp_path):
         right = (best == truth.ravel()).astype(float)
         row = found[name]
         expected = slow_ece(sure.tolist(), right.tolist())
-        assert row.calibration.figures["ECE"].value == pytest.approx(expected, rel=1e-4)
+        assert row.calibration.figures["ECE"].value == pytest.approx(expected, rel=2e-3)
         check(row, "confidence", 1 - sure, 1 - right)
         assert (spread is None) == ("AUSE_dispersion" not in row.calibration.figures)
         if spread is not None:

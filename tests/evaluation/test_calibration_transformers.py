@@ -56,9 +56,9 @@ def run(root):
 def check(row, name, values, error, root=False):
     figures, values, error = row.calibration.figures, values.tolist(), error.tolist()
     expected = slow_ause(values, error, root)
-    assert figures[f"AUSE_{name}"].value == pytest.approx(expected, rel=1e-3)
+    assert figures[f"AUSE_{name}"].value == pytest.approx(expected, rel=2e-3)
     expected = slow_spearman(values, error)
-    assert figures[f"correlation_{name}"].value == pytest.approx(expected, abs=1e-3)
+    assert figures[f"correlation_{name}"].value == pytest.approx(expected, abs=2e-3)
 
 
 @torch.no_grad()
@@ -75,7 +75,7 @@ def test_segmentation(run, root):
         right = (best == truth[judged]).astype(float)
         row = found[name]
         expected = slow_ece(sure.tolist(), right.tolist())
-        assert row.calibration.figures["ECE"].value == pytest.approx(expected, rel=1e-3)
+        assert row.calibration.figures["ECE"].value == pytest.approx(expected, rel=2e-3)
         check(row, "confidence", 1 - sure, 1 - right)
         if spread is not None:
             figure = row.calibration.figures["AUSE_dispersion"].value
