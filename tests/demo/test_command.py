@@ -68,7 +68,7 @@ def test_the_command_serves_this_machine_alone_until_it_is_interrupted(weights):
         stderr=subprocess.PIPE,
         text=True,
         env=environment,
-        # Where the tests run in the background of a shell, Ctrl-C is ignored, and children inherit it.
+        # What a shell runs in the background ignores Ctrl-C, and so would its children.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
