@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import SRTError
+from ..visualize.show import views_in_words
 from . import markup
 from .choice import Choice
 from .files import scene, taken
@@ -99,7 +100,7 @@ class Actions:
                         raise Stopped
                     if not found.done:
                         yield {"found": found, "status": markup.status("Running …")}
-            views = f"{found.views} view" + ("s" if found.views != 1 else "")
+            views = views_in_words(found.views)
             took = f"{time.perf_counter() - start:.1f} s"
             told = f"Done in {took}: {views}.{_figures(found)}"
             yield {"found": found, "status": markup.status(told)}

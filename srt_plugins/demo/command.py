@@ -9,15 +9,11 @@ import threading
 from typing import Any
 
 from ..errors import ConfigError, MissingDependencyError
-from ..evaluation.keywords import DTYPES
+from ..visualize.model_options import WORDS, add_model_options, loading
 
-_EPILOG = """\
+_EPILOG = f"""\
 --model may be given several times; each is loaded when it is chosen, one is in memory at a time:
-  timm/NAME                      --checkpoint FILE for weights of your own
-  mmseg CONFIG CHECKPOINT        a config may be a Python file, which runs when it is read
-  detectron2 CONFIG CHECKPOINT
-  FOLDER                         of transformers, as save_pretrained wrote it
-
+{WORDS}
 examples:
   srt demo --model timm/vit_small_patch14_dinov2.lvd142m
   srt demo --model mmseg config.py weights.pth --model my_depth_anything
@@ -38,26 +34,7 @@ def add_parser(commands: Any) -> None:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--model",
-        nargs="+",
-        action="append",
-        required=True,
-        metavar="WORD",
-        help="a model, see below; repeatable",
-    )
-    parser.add_argument("--checkpoint", metavar="FILE", help="weights of the timm model")
-    parser.add_argument("--target", metavar="PART", help="part of the backbone (Detectron2)")
-    parser.add_argument(
-        "--options", nargs="+", default=[], metavar="O", help="overrides in the config's own syntax"
-    )
-    parser.add_argument("--device", help="cpu, cuda, ... (default: a GPU if there is one)")
-    parser.add_argument("--dtype", choices=DTYPES, help="of transformers models")
-    parser.add_argument(
-        "--trust-checkpoint",
-        action="store_true",
-        help="load checkpoints that hold more than plain tensors; this can run code from them",
-    )
+    add_model_options(parser, several=True)
     parser.add_argument(
         "--size",
         type=int,
@@ -80,15 +57,7 @@ def run_command(args: argparse.Namespace, argv: list[str]) -> int:
     from .page import build
     from .serve import served
 
-    models = Models(
-        args.model,
-        device=args.device,
-        checkpoint=args.checkpoint,
-        trust=args.trust_checkpoint,
-        options=args.options,
-        target=args.target,
-        dtype=args.dtype,
-    )
+    models = Models(args.model, **loading(args))
     with served(lambda: build(Actions(models, args.size)), args.port, not args.no_browser) as url:
         print(f"SRT demo at {url} (Ctrl-C ends it)", flush=True)
         try:

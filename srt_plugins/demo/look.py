@@ -22,7 +22,7 @@ from ..visualize.features import Features
 from ..visualize.legend import Key
 from ..visualize.maps import Map
 from ..visualize.panels import Panel
-from ..visualize.show import Look, Show
+from ..visualize.show import Look, Show, views_in_words
 from ..visualize.subject import Prediction, Subject
 from .choice import Choice
 from .models import Facts, Models
@@ -172,12 +172,10 @@ class Looker:
             subject = self.models.get(model)
             settings = choice.settings(patch)
             look = Look(settings, choice.block, point=point, panels=("similarity",))
-            known = self._plain is not None and self._key == _key(model, choice, image)
-            show = Show(subject, look, self._plain.basis if known and self._plain else None)
             run = _Run(subject, image, choice, settings, progress, stop)
-            # Plain features are run first, and before them those that colours are fitted on.
-            with run.counted("similarity", choice.view_count(patch) + (1 if known else 2)):
-                return [panel for _, panel in show(image).panels]
+            # Plain features are run first.
+            with run.counted("similarity", choice.view_count(patch) + 1):
+                return [panel for _, panel in Show(subject, look)(image).panels]
 
 
 @dataclass
@@ -220,7 +218,7 @@ class _Run:
         with self.counted("prediction, SRT", found.views):
             after, found.seconds["prediction_srt"] = self._predicted(settings)
         found.seconds.update(plain.seconds)
-        words = f"{found.views} view" + ("s" if found.views != 1 else "")
+        words = views_in_words(found.views)
         made = before_after(self.subject, self.image, plain.prediction, after, words)
         found.panels.update(made.panels)
         found.key = made.key

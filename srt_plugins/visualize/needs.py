@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 from ..errors import MissingDependencyError
-
-_INSTALL = "which is not installed: pip install 'srt-plugins[show]'."
 
 
 def pillow() -> Any:
@@ -15,11 +14,7 @@ def pillow() -> Any:
     Raises:
         MissingDependencyError: Pillow is not installed.
     """
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise MissingDependencyError(f"Pictures need Pillow, {_INSTALL}") from error
-    return Image
+    return _needed("PIL.Image", "Pictures need Pillow")
 
 
 def pyav() -> Any:
@@ -28,11 +23,7 @@ def pyav() -> Any:
     Raises:
         MissingDependencyError: PyAV is not installed.
     """
-    try:
-        import av
-    except ImportError as error:
-        raise MissingDependencyError(f"Videos need PyAV (av), {_INSTALL}") from error
-    return av
+    return _needed("av", "Videos need PyAV (av)")
 
 
 def matplotlib_maps() -> Any:
@@ -41,8 +32,14 @@ def matplotlib_maps() -> Any:
     Raises:
         MissingDependencyError: matplotlib is not installed.
     """
+    return _needed("matplotlib", "Colour maps need matplotlib").colormaps
+
+
+def _needed(module: str, what: str) -> Any:
     try:
-        from matplotlib import colormaps
+        import_module(module.partition(".")[0])  # as `from ... import` asks for the package first
+        return import_module(module)
     except ImportError as error:
-        raise MissingDependencyError(f"Colour maps need matplotlib, {_INSTALL}") from error
-    return colormaps
+        raise MissingDependencyError(
+            f"{what}, which is not installed: pip install 'srt-plugins[show]'."
+        ) from error

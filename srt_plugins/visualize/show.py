@@ -90,6 +90,9 @@ class Show:
         look: how to look.
         basis: colours of features; None = fitted by :meth:`fit`.
 
+    Attributes:
+        panels: what is shown, some of :data:`PANELS`.
+
     Raises:
         SRTError: settings, a layer or panels that do not fit the model.
     """
@@ -111,10 +114,10 @@ class Show:
         self._settings = settings if look.layer is None else replace(settings, layer=look.layer)
         # Of colours, by what they show, where pictures are frames.
         self._ranges: dict[str, tuple[float, float]] | None = None
+        self.panels = self._chosen()
 
-    @property
-    def panels(self) -> tuple[str, ...]:
-        """What is shown."""
+    def _chosen(self) -> tuple[str, ...]:
+        """What is shown: all that the model has, or what is asked for."""
         predicts = self.subject.task is not None
         there = {
             # Without smoothing it is the tokens again.
@@ -214,7 +217,7 @@ class Show:
             if self._seen.tolerance is not None:
                 used = shown.figures["views"] = found.views_used[0]
                 panel = made["srt"][0]
-                made["srt"] = [replace(panel, note=f"{_views(used)} here; {panel.note}")]
+                made["srt"] = [replace(panel, note=f"{views_in_words(used)} here; {panel.note}")]
             if found.dispersion is not None:
                 made["dispersion"] = [self._dispersion(found, given, size, shown)]
         if "similarity" in names and point is not None:
@@ -229,7 +232,7 @@ class Show:
         """How many views, in words."""
         patch = describe(self.subject.backbone).patch or self.features.tokens.patch
         most = "" if self._seen.tolerance is None else "up to "
-        return most + _views(len(chosen_views(self._seen, patch, quiet=True)))
+        return most + views_in_words(len(chosen_views(self._seen, patch, quiet=True)))
 
     def _coloured(self, title: str, found: Map, given: Inputs, size: tuple[int, int]) -> Panel:
         assert self.basis is not None
@@ -287,5 +290,6 @@ class Show:
         return {name: [panel] for name, panel in found.panels.items()}
 
 
-def _views(count: int) -> str:
+def views_in_words(count: int) -> str:
+    """``"1 view"``, ``"4 views"``."""
     return f"{count} view" + ("s" if count != 1 else "")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ..evaluation.keywords import DTYPES, add_srt_options, given_keywords, literal
+from ..evaluation.keywords import add_srt_options, given_keywords, literal
+from .model_options import WORDS, add_model_options
 
-_EPILOG = """\
+_EPILOG = f"""\
 panels (--panels NAME...; default: all that the model has):
   image, tokens        the image; the backbone's features as it gives them, one colour per patch
   one                  the same smoothing without views: free, so what it shows is not SRT's gain
@@ -21,11 +22,7 @@ Colours are the first three principal components of plain tokens, fitted once on
 and the same in every picture and frame; --save-basis and --basis carry them from run to run.
 
 --model is one of
-  timm/NAME                      --checkpoint FILE for weights of your own
-  mmseg CONFIG CHECKPOINT        a config may be a Python file, which runs when it is read
-  detectron2 CONFIG CHECKPOINT
-  FOLDER                         of transformers, as save_pretrained wrote it
-
+{WORDS}
 examples:
   srt show street.jpg --model timm/vit_small_patch14_dinov2.lvd142m --level 3
   srt show images/ --model mmseg config.py weights.pth --views 4 --smooth guided
@@ -108,41 +105,6 @@ def add_parser(commands: Any) -> None:
     )
     files.add_argument("--json", action="store_true", help="print JSON instead of file names")
     parser.set_defaults(run=run_command)
-
-
-def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Options that name a model to be looked at and say how it is loaded."""
-    group = parser.add_argument_group("model")
-    group.add_argument(
-        "--model", nargs="+", required=True, metavar="WORD", help="the model, see below"
-    )
-    group.add_argument("--checkpoint", metavar="FILE", help="weights of a timm model")
-    group.add_argument("--target", metavar="PART", help="part of the backbone (Detectron2)")
-    group.add_argument(
-        "--options", nargs="+", default=[], metavar="O", help="overrides in the config's own syntax"
-    )
-    group.add_argument("--device", help="cpu, cuda, ... (default: a GPU if there is one)")
-    group.add_argument("--dtype", choices=DTYPES, help="of a transformers model")
-    group.add_argument(
-        "--trust-checkpoint",
-        action="store_true",
-        help="load a checkpoint that holds more than plain tensors; this can run code from it",
-    )
-
-
-def subject_of(args: argparse.Namespace) -> Any:
-    """The model that :func:`add_model_options` names."""
-    from .load import load_subject
-
-    return load_subject(
-        args.model,
-        device=args.device,
-        checkpoint=args.checkpoint,
-        trust=args.trust_checkpoint,
-        options=args.options,
-        target=args.target,
-        dtype=args.dtype,
-    )
 
 
 def run_command(args: argparse.Namespace, argv: list[str]) -> int:

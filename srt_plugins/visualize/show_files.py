@@ -18,12 +18,12 @@ from ..errors import MediaError, SRTError
 from ..evaluation.files import output_folder
 from ..evaluation.keywords import literal
 from ..settings import Settings
-from .load import quiet
+from .load import load_subject, quiet
+from .model_options import loading
 from .overlay import REST
 from .panels import Key, Panel, resize_smooth, save_picture, sheet, strip
 from .show import DEFAULT, Look, Show, Shown
 from .show_checks import check, check_packages, given_basis
-from .show_command import subject_of
 from .sources import Source, sources, spread
 from .video import write_video
 
@@ -56,7 +56,7 @@ def show(args: argparse.Namespace, keywords: dict[str, Any], layer: int | str | 
     out = output_folder(args.out)
     # Whatever the frameworks print must not get between the lines of the JSON.
     with redirect_stdout(sys.stderr), quiet(args.model):
-        subject = subject_of(args)
+        subject = load_subject(args.model, **loading(args))
         for note in subject.notes:
             print(f"srt: note: {note}", file=sys.stderr)
         pictures = _Pictures(args, Show(subject, look, basis), found, out)
@@ -82,7 +82,6 @@ class _Pictures:
         self.records: list[dict[str, Any]] = []
         self.failed: set[str] = set()
         self._read_once: tuple[np.ndarray, tuple[int, int]] | None = None
-        show.panels  # noqa: B018 - panels that the model lacks are told before anything runs
 
     def fit(self) -> None:
         """Fit the colours on some of the images, unless they were given."""
@@ -181,7 +180,7 @@ class _Pictures:
         )
 
     def _strip(self, shown: Shown, key: Key | None) -> np.ndarray:
-        panels = [_small(panel, self.args.width) for _, panel in shown.panels]
+        panels = [panel for _, panel in shown.panels]
         columns = min(self.args.columns, len(panels))
         return strip(panels, width=columns * self.args.width, columns=columns, key=key)
 
